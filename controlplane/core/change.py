@@ -51,4 +51,5 @@ class Change:
 
     @property
     def empty(self) -> bool:
+        """Whether there is nothing to write."""
         return not self.write and not self.remove

@@ -80,10 +80,12 @@ class Instance:
 
     @property
     def ref(self) -> Ref:
+        """Identity of its record."""
         return Ref(Kind.INSTANCE, (self.namespace, self.service, self.id))
 
     @property
     def name(self) -> ServiceName:
+        """The service it belongs to."""
         return ServiceName(self.namespace, self.service)
 
 

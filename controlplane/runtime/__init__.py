@@ -1,0 +1,1 @@
+"""The I/O that drives the core: watching, pushing, keeping sessions, and the operations that people and programs call."""

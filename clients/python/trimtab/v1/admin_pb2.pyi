@@ -1,0 +1,57 @@
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from trimtab.v1 import types_pb2 as _types_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ListClientsRequest(_message.Message):
+    __slots__ = ("local",)
+    LOCAL_FIELD_NUMBER: _ClassVar[int]
+    local: bool
+    def __init__(self, local: bool = ...) -> None: ...
+
+class ListClientsResponse(_message.Message):
+    __slots__ = ("clients", "silent_replicas")
+    CLIENTS_FIELD_NUMBER: _ClassVar[int]
+    SILENT_REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    clients: _containers.RepeatedCompositeFieldContainer[Client]
+    silent_replicas: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, clients: _Optional[_Iterable[_Union[Client, _Mapping]]] = ..., silent_replicas: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Client(_message.Message):
+    __slots__ = ("node", "peer", "replica", "session", "connected_at", "last_heartbeat_age", "subscriptions", "acked", "behind", "nacks", "load")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    REPLICA_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    CONNECTED_AT_FIELD_NUMBER: _ClassVar[int]
+    LAST_HEARTBEAT_AGE_FIELD_NUMBER: _ClassVar[int]
+    SUBSCRIPTIONS_FIELD_NUMBER: _ClassVar[int]
+    ACKED_FIELD_NUMBER: _ClassVar[int]
+    BEHIND_FIELD_NUMBER: _ClassVar[int]
+    NACKS_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
+    node: _types_pb2.Node
+    peer: str
+    replica: str
+    session: str
+    connected_at: _timestamp_pb2.Timestamp
+    last_heartbeat_age: _duration_pb2.Duration
+    subscriptions: int
+    acked: int
+    behind: bool
+    nacks: _containers.RepeatedCompositeFieldContainer[Refused]
+    load: _types_pb2.Load
+    def __init__(self, node: _Optional[_Union[_types_pb2.Node, _Mapping]] = ..., peer: _Optional[str] = ..., replica: _Optional[str] = ..., session: _Optional[str] = ..., connected_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., last_heartbeat_age: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., subscriptions: _Optional[int] = ..., acked: _Optional[int] = ..., behind: bool = ..., nacks: _Optional[_Iterable[_Union[Refused, _Mapping]]] = ..., load: _Optional[_Union[_types_pb2.Load, _Mapping]] = ...) -> None: ...
+
+class Refused(_message.Message):
+    __slots__ = ("resource", "reason")
+    RESOURCE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    resource: str
+    reason: str
+    def __init__(self, resource: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...

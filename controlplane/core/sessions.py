@@ -1,0 +1,161 @@
+"""The life of the sessions that one replica owns: when each is renewed, given grace, doubted, and ended.
+
+A session is one client process and one lease. Three ways of dying: goodbye (at once), a stream that broke and was not
+resumed within ``grace``, and silence for ``window`` on a stream that is still open. Ending is never decided alone: what is
+due goes through the mass-failure guard (``core.guard``), which may hold it.
+
+Time is an argument in seconds of one monotonic clock. Deadlines live in a heap and are corrected lazily, so a
+heartbeat costs one assignment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from heapq import heappop, heappush
+
+from controlplane.core.model import Ref
+
+
+class State(Enum):
+    """``LIVE`` beats; ``BROKEN`` lost its stream; ``SILENT`` has one but does not beat; ``ENDING`` is being revoked."""
+
+    LIVE = "live"
+    BROKEN = "broken"
+    SILENT = "silent"
+    ENDING = "ending"
+
+
+class Cause(Enum):
+    """Why a session is due to end."""
+
+    STREAM_BROKEN = "stream broken"
+    SILENCE = "silence"
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One session as its replica sees it. ``epoch`` is the store revision of the session record's last write."""
+
+    lease: int
+    ref: Ref
+    epoch: int
+    last_heard: float
+    state: State = State.LIVE
+    since: float = 0.0
+    deadline: float = field(default=0.0, compare=False)
+
+    @property
+    def cause(self) -> Cause:
+        """Why it is doubted."""
+        return Cause.SILENCE if self.state is State.SILENT else Cause.STREAM_BROKEN
+
+    @property
+    def doubted(self) -> bool:
+        """Broken or silent: it may be dead, or only cut off."""
+        return self.state in {State.BROKEN, State.SILENT}
+
+
+class Sessions:
+    """The sessions of one replica."""
+
+    def __init__(self, *, grace: float, window: float) -> None:
+        self.grace = grace
+        self.window = window
+        self._by_lease: dict[int, Session] = {}
+        self._deadlines: list[tuple[float, int, int]] = []
+        self._pushes = 0
+
+    def __len__(self) -> int:
+        return len(self._by_lease)
+
+    def get(self, lease: int) -> Session | None:
+        """The session of that lease, when this replica owns it."""
+        return self._by_lease.get(lease)
+
+    def attach(self, lease: int, ref: Ref, epoch: int, now: float) -> Session:
+        """Own a session that was granted or resumed here."""
+        session = self._by_lease[lease] = Session(lease, ref, epoch, now, since=now)
+        self._arm(session, now + self.window)
+        return session
+
+    def adopt(self, lease: int, ref: Ref, epoch: int, now: float, grace: float) -> Session:
+        """Own a session whose replica died: it has ``grace`` to be resumed anywhere."""
+        session = self._by_lease[lease] = Session(lease, ref, epoch, now, State.BROKEN, now)
+        self._arm(session, now + grace)
+        return session
+
+    def resume(self, session: Session, now: float) -> None:
+        """Its stream is back, on this replica."""
+        session.last_heard = now
+        self._enter(session, State.LIVE, now)
+        self._arm(session, now + self.window)
+
+    def heard(self, session: Session, now: float) -> bool:
+        """A heartbeat came. Whether the session lives: False when it is being ended."""
+        session.last_heard = now
+        if session.state is State.SILENT:
+            self._enter(session, State.LIVE, now)
+            self._arm(session, now + self.window)
+        return session.state is State.LIVE
+
+    def broke(self, session: Session, now: float) -> None:
+        """Its stream is gone, unannounced."""
+        if session.state in {State.LIVE, State.SILENT}:
+            self._enter(session, State.BROKEN, now)
+            self._arm(session, now + self.grace)
+
+    def ending(self, session: Session, now: float) -> None:
+        """It is being revoked; nothing but ``forget`` or ``not_ended`` leads out of here."""
+        self._enter(session, State.ENDING, now)
+
+    def not_ended(self, session: Session, now: float, retry: float) -> None:
+        """The store was away: it is broken as before, and due again after ``retry``."""
+        self._enter(session, State.BROKEN, now)
+        self._arm(session, now + retry)
+
+    def hold(self, session: Session, until: float) -> None:
+        """Judged and held: due again at ``until``."""
+        self._arm(session, until)
+
+    def forget(self, lease: int) -> None:
+        """Own it no longer: it was ended, moved to another replica, or is handed to its lease's own end."""
+        self._by_lease.pop(lease, None)
+
+    def due(self, now: float) -> list[Session]:
+        """The doubted sessions whose time has come. Each is returned once, until it is armed again."""
+        found = []
+        while self._deadlines and self._deadlines[0][0] <= now:
+            deadline, _, lease = heappop(self._deadlines)
+            session = self._by_lease.get(lease)
+            if session is None or session.deadline != deadline or session.state is State.ENDING:
+                continue
+            if session.state is State.LIVE:
+                if session.last_heard + self.window > now:
+                    self._arm(session, session.last_heard + self.window)
+                    continue
+                self._enter(session, State.SILENT, now)
+            found.append(session)
+        return found
+
+    def next_deadline(self) -> float | None:
+        """When ``due`` may next have something; None: never as things stand."""
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def doubted(self) -> list[Session]:
+        """Every session that is broken or silent now."""
+        return [session for session in self._by_lease.values() if session.doubted]
+
+    def renewable(self) -> list[int]:
+        """Leases to renew: all but those being ended. Doubt is the guard's business, not the lease's."""
+        return [lease for lease, session in self._by_lease.items() if session.state is not State.ENDING]
+
+    @staticmethod
+    def _enter(session: Session, state: State, now: float) -> None:
+        session.state = state
+        session.since = now
+
+    def _arm(self, session: Session, deadline: float) -> None:
+        session.deadline = deadline
+        self._pushes += 1  # breaks ties, so that the heap never compares further
+        heappush(self._deadlines, (deadline, self._pushes, session.lease))

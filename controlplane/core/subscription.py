@@ -1,0 +1,170 @@
+"""What one stream follows, what it was sent, and what it still has to be told: its one coalescing slot.
+
+Level-triggered: the slot holds names, not contents. A name that changes ten times while the client is busy is sent
+once, at its newest.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from controlplane.core.resource import ResourceName
+from controlplane.core.view import View
+
+_REASON_LIMIT = 1024
+
+
+@dataclass(slots=True)
+class Held:
+    """What the client is believed to hold of a resource.
+
+    ``version`` is what the client calls it (0: nothing) and ``digest`` its content. ``known`` is the revision from which
+    this replica knows every later change to that content; the two differ after the client came from another replica.
+    """
+
+    version: int
+    digest: int
+    known: int
+    answered: bool = False
+
+
+class Outgoing(NamedTuple):
+    """One resource to send: what changed after revision ``since``, to a client that holds ``base``; base 0: the whole."""
+
+    name: ResourceName
+    since: int
+    base: int
+
+
+class Sent(NamedTuple):
+    """A delta on its way, not yet acknowledged."""
+
+    nonce: int
+    version: int
+    at: float
+    changed_at: float
+    names: tuple[ResourceName, ...]
+
+
+class Subscriptions:
+    """One stream's subscriptions."""
+
+    __slots__ = ("_changed_at", "_held", "_in_flight", "_nonce", "_slot", "acked", "nacks")
+
+    def __init__(self) -> None:
+        self._held: dict[ResourceName, Held] = {}
+        self._slot: set[ResourceName] = set()
+        self._in_flight: deque[Sent] = deque()
+        self._nonce = 0
+        self._changed_at = 0.0
+        self.acked = 0
+        self.nacks: dict[ResourceName, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._held
+
+    def __iter__(self) -> Iterator[ResourceName]:
+        return iter(self._held)
+
+    @property
+    def pending(self) -> bool:
+        """Whether the slot has something to send."""
+        return bool(self._slot)
+
+    @property
+    def behind(self) -> bool:
+        """Whether the client has yet to be told of, or to acknowledge, something."""
+        return bool(self._slot or self._in_flight)
+
+    @property
+    def oldest_unacknowledged(self) -> float | None:
+        """When the oldest delta that is not acknowledged was sent."""
+        return self._in_flight[0].at if self._in_flight else None
+
+    def subscribe(self, name: ResourceName, version: int, digest: int) -> None:
+        """Follow ``name``, of which the client holds ``version`` (0: nothing)."""
+        self._held[name] = Held(version, digest, version)
+        self._slot.add(name)
+
+    def unsubscribe(self, name: ResourceName) -> bool:
+        """Follow ``name`` no longer; whether it was followed."""
+        self._slot.discard(name)
+        self.nacks.pop(name, None)
+        return self._held.pop(name, None) is not None
+
+    def enqueue(self, name: ResourceName, changed_at: float) -> bool:
+        """``name`` changed at ``changed_at``; whether the slot was empty before."""
+        was_empty = not self._slot
+        if was_empty:
+            self._changed_at = changed_at
+        self._slot.add(name)
+        return was_empty
+
+    def take(self, view: View, now: float) -> tuple[int, list[Outgoing]]:
+        """Empty the slot: a nonce and what to send, given what the view holds now. No resource: send nothing.
+
+        A client that comes from a replica further ahead is left in the slot: it is never taken back in time.
+        """
+        outgoing: list[Outgoing] = []
+        waiting: set[ResourceName] = set()
+        for name in self._slot:
+            held = self._held[name]
+            version, digest = current(view, name)
+            if held.version and held.digest == digest:
+                # Same content, whatever its history: differences start at what this replica knows.
+                held.known, held.answered = version, True
+            elif held.known > view.revision:
+                waiting.add(name)
+            elif not held.answered or held.version != version:
+                outgoing.append(Outgoing(name, held.known, held.version))
+                self._held[name] = Held(version, digest, version, answered=True)
+        self._slot = waiting
+        if outgoing:
+            self._nonce += 1
+            names = tuple(item.name for item in outgoing)
+            self._in_flight.append(Sent(self._nonce, view.revision, now, self._changed_at or now, names))
+            self._changed_at = 0.0
+        return self._nonce, outgoing
+
+    def ack(self, nonce: int) -> Sent | None:
+        """The client applied a delta; what it was, None for a nonce that is not in flight."""
+        return self._answered(nonce, refused=())
+
+    def nack(self, nonce: int, refusals: Iterable[tuple[ResourceName, str, bool]]) -> Sent | None:
+        """The client refused resources of a delta: (name, reason, wants the whole)."""
+        refused = list(refusals)
+        sent = self._answered(nonce, refused=[name for name, _, _ in refused])
+        if sent is None:
+            return None
+        for name, reason, resend in refused:
+            if name not in self._held:
+                continue
+            self.nacks[name] = reason[:_REASON_LIMIT]
+            if resend:
+                self._held[name] = Held(0, 0, 0)
+                self._slot.add(name)
+        return sent
+
+    def _answered(self, nonce: int, refused: Collection[ResourceName]) -> Sent | None:
+        while self._in_flight and self._in_flight[0].nonce < nonce:
+            self._in_flight.popleft()
+        if not self._in_flight or self._in_flight[0].nonce != nonce:
+            return None
+        sent = self._in_flight.popleft()
+        self.acked = sent.version
+        for name in sent.names:
+            if name not in refused:
+                self.nacks.pop(name, None)
+        return sent
+
+
+def current(view: View, name: ResourceName) -> tuple[int, int]:
+    """Version and digest of a resource as the view holds it; the view's own revision and 0 when there is none."""
+    resource = view.resource(name)
+    return (resource.version, resource.digest) if resource is not None else (view.revision, 0)

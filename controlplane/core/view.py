@@ -1,0 +1,240 @@
+"""A replica's live picture of the mesh, evolved by the store's watch alone.
+
+``apply`` takes what happened and returns the names of the resources that changed for a subscriber. A write that
+alters no endpoint (a re-registration with the same content, a heartbeat's bookkeeping) changes none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from controlplane.core.health import endpoint as merged
+from controlplane.core.model import (
+    ConfigFile,
+    Desired,
+    Endpoint,
+    Event,
+    Instance,
+    Kind,
+    PolicyDocument,
+    Protection,
+    Ref,
+    Replica,
+    ServiceName,
+    Stored,
+)
+from controlplane.core.resource import Document, EndpointSet, ResourceKind, ResourceName, document_digest
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An instance as an operator sees it: what it reports, what is wanted of it, and what clients are told."""
+
+    stored: Stored
+    desired: Stored | None
+    endpoint: Endpoint
+
+    @property
+    def instance(self) -> Instance:
+        """What the instance reports."""
+        assert isinstance(self.stored.record, Instance)
+        return self.stored.record
+
+
+class View:
+    """Everything watched, indexed for look-ups and as versioned resources."""
+
+    def __init__(self) -> None:
+        self.revision = 0
+        self._records: dict[Ref, Stored] = {}
+        self._services: dict[ServiceName, EndpointSet] = {}
+        self._documents: dict[ResourceName, Document] = {}
+        self._leases: dict[int, set[Ref]] = {}
+        self._protections: dict[ServiceName, dict[Ref, Protection]] = {}
+        self._floor = 0
+
+    # -- evolving ---------------------------------------------------------------------------------------------------
+
+    def apply(self, revision: int, events: Iterable[Event]) -> set[ResourceName]:
+        """Evolve to ``revision``; the names of the resources that changed."""
+        changed: set[ResourceName] = set()
+        for event in events:
+            self._apply(event, changed)
+        self.revision = max(self.revision, revision)
+        return changed
+
+    def load(self, revision: int, records: Iterable[Stored]) -> set[ResourceName]:
+        """Become exactly what a listing at ``revision`` says; what differs from before counts as changed.
+
+        Differences count as made at ``revision``: when they really happened may be before what subscribers were told.
+        """
+        if not self._records:
+            self._floor = revision
+        listed = {stored.ref: stored for stored in records}
+        events = [Event(ref, None, revision) for ref in self._records if ref not in listed]
+        events += [Event(ref, stored, revision) for ref, stored in listed.items() if self._records.get(ref) != stored]
+        return self.apply(revision, events)
+
+    def _apply(self, event: Event, changed: set[ResourceName]) -> None:
+        ref, stored = event.ref, event.stored
+        before = self._records.get(ref)
+        if stored is None:
+            self._records.pop(ref, None)
+        else:
+            self._records[ref] = stored
+        match ref.kind:
+            case Kind.INSTANCE:
+                self._index_lease(ref, before, stored)
+                self._refresh(ref.path, event.revision, changed)
+            case Kind.DESIRED:
+                self._refresh(ref.path, event.revision, changed)
+            case Kind.PROTECTION:
+                self._protect(ref, stored, event.revision, changed)
+            case Kind.CONFIG:
+                self._document(ResourceName(ResourceKind.CONFIG, "/".join(ref.path)), stored, changed)
+            case Kind.POLICY:
+                self._document(ResourceName(ResourceKind.POLICY, "/".join(ref.path)), stored, changed)
+            case Kind.REPLICA | Kind.SESSION:
+                return
+
+    def _refresh(self, path: tuple[str, ...], revision: int, changed: set[ResourceName]) -> None:
+        """Recompute one endpoint from its records."""
+        namespace, service, id = path
+        name = ServiceName(namespace, service)
+        stored = self._records.get(Ref(Kind.INSTANCE, path))
+        endpoints = self._services.get(name)
+        if endpoints is None:
+            if stored is None:
+                return
+            endpoints = self._services[name] = EndpointSet(self._floor)
+        fresh = None if stored is None else self._merge(stored, self._records.get(Ref(Kind.DESIRED, path)))
+        if endpoints.put(id, fresh, revision):
+            changed.add(endpoints_name(name))
+
+    def _merge(self, stored: Stored, desired: Stored | None) -> Endpoint:
+        assert isinstance(stored.record, Instance)
+        instance, wanted = stored.record, desired.record if desired else None
+        assert wanted is None or isinstance(wanted, Desired)
+        claims = self._protections.get(instance.name, {})
+        suspect = any(instance.id in claim.suspects for claim in claims.values())
+        return merged(instance, wanted, suspect=suspect)
+
+    def _protect(self, ref: Ref, stored: Stored | None, revision: int, changed: set[ResourceName]) -> None:
+        namespace, service, _replica = ref.path
+        name = ServiceName(namespace, service)
+        claims = self._protections.setdefault(name, {})
+        affected: set[str] = set()
+        if (old := claims.pop(ref, None)) is not None:
+            affected.update(old.suspects)
+        if stored is not None:
+            assert isinstance(stored.record, Protection)
+            claims[ref] = stored.record
+            affected.update(stored.record.suspects)
+        if not claims:
+            del self._protections[name]
+        for id in affected:
+            self._refresh((namespace, service, id), revision, changed)
+        endpoints = self._services.get(name)
+        if endpoints is not None and endpoints.protect(name in self._protections, revision):
+            changed.add(endpoints_name(name))
+
+    def _document(self, name: ResourceName, stored: Stored | None, changed: set[ResourceName]) -> None:
+        held = self._documents.get(name)
+        if stored is None:
+            if self._documents.pop(name, None) is not None:
+                changed.add(name)
+            return
+        content = stored.record
+        assert isinstance(content, ConfigFile | PolicyDocument)
+        digest = document_digest(content)
+        if held is None or held.digest != digest:
+            self._documents[name] = Document(content, stored.revision, digest)
+            changed.add(name)
+
+    def _index_lease(self, ref: Ref, before: Stored | None, stored: Stored | None) -> None:
+        old, new = before.lease if before else 0, stored.lease if stored else 0
+        if old and old != new:
+            held = self._leases[old]
+            held.discard(ref)
+            if not held:
+                del self._leases[old]
+        if new:
+            self._leases.setdefault(new, set()).add(ref)
+
+    # -- resources, for subscribers ---------------------------------------------------------------------------------
+
+    def endpoints(self, name: str) -> EndpointSet | None:
+        """The endpoint set of ``"namespace/service"``; None when the service was never heard of."""
+        namespace, _, service = name.partition("/")
+        return self._services.get(ServiceName(namespace, service))
+
+    def resource(self, name: ResourceName) -> EndpointSet | Document | None:
+        """What a subscriber to ``name`` follows; None when it was never heard of, or is a document that is gone."""
+        return self.endpoints(name.name) if name.kind is ResourceKind.ENDPOINTS else self._documents.get(name)
+
+    # -- look-ups, for people and decisions -------------------------------------------------------------------------
+
+    def record(self, ref: Ref) -> Stored | None:
+        """One record as last seen."""
+        return self._records.get(ref)
+
+    def records(self) -> Iterable[Stored]:
+        """Everything held, for the periodic comparison with the store."""
+        return self._records.values()
+
+    def on_lease(self, lease: int) -> frozenset[Ref]:
+        """The instances that hang on a session."""
+        return frozenset(self._leases.get(lease, ()))
+
+    def session_count(self, name: ServiceName) -> int:
+        """How many sessions stand behind a service's instances."""
+        endpoints = self._services.get(name)
+        if endpoints is None:
+            return 0
+        refs = (Ref(Kind.INSTANCE, (*name, id)) for id in endpoints.endpoints)
+        return len({self._records[ref].lease for ref in refs})
+
+    def namespaces(self) -> list[str]:
+        """Every namespace in which something is registered or configured."""
+        found = {name.namespace for name, endpoints in self._services.items() if endpoints.endpoints}
+        return sorted(found | {ref.path[0] for ref in self._records if ref.kind in {Kind.CONFIG, Kind.POLICY}})
+
+    def services(self, namespace: str) -> list[ServiceName]:
+        """The namespace's services that have an instance, sorted."""
+        return sorted(name for name, held in self._services.items() if name.namespace == namespace and held.endpoints)
+
+    def instances(self, name: ServiceName) -> list[Listed]:
+        """A service's instances, sorted by id."""
+        endpoints = self._services.get(name)
+        ids = sorted(endpoints.endpoints) if endpoints else []
+        return [listed for id in ids if (listed := self.instance(name, id)) is not None]
+
+    def instance(self, name: ServiceName, id: str) -> Listed | None:
+        """One instance with its intent and its effect."""
+        stored = self._records.get(Ref(Kind.INSTANCE, (*name, id)))
+        if stored is None:
+            return None
+        return Listed(stored, self._records.get(Ref(Kind.DESIRED, (*name, id))), self._services[name].endpoints[id])
+
+    def protected(self, name: ServiceName) -> bool:
+        """Whether the mass-failure guard holds this service."""
+        return name in self._protections
+
+    def configs(self, namespace: str) -> list[Stored]:
+        """The namespace's configuration files, sorted by name."""
+        found = (s for ref, s in self._records.items() if ref.kind is Kind.CONFIG and ref.path[0] == namespace)
+        return sorted(found, key=lambda stored: stored.ref.path)
+
+    def config(self, namespace: str, app: str, file: str) -> Stored | None:
+        """One configuration file."""
+        return self._records.get(Ref(Kind.CONFIG, (namespace, app, file)))
+
+    def replicas(self) -> list[Replica]:
+        """The control-plane processes that are alive."""
+        return [s.record for s in self._records.values() if isinstance(s.record, Replica)]
+
+
+def endpoints_name(name: ServiceName) -> ResourceName:
+    """The resource that carries a service's endpoints."""
+    return ResourceName(ResourceKind.ENDPOINTS, str(name))

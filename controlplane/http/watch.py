@@ -1,0 +1,182 @@
+"""Watches as server-sent events: a snapshot, then each change, from the view as it is when the event is written.
+
+A notice only wakes the stream, and the stream compares what it sent with what is: a slow reader skips intermediate
+states and costs a bounded amount of memory. ``id:`` is the store revision. A reader that reconnects is sent a snapshot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from controlplane.core.resource import ResourceName
+from controlplane.core.view import View
+from controlplane.errors import Code, TrimtabError
+from controlplane.http.models import Named
+from controlplane.runtime.reconciler import Reconciler
+
+Concerns = Callable[[frozenset[ResourceName]], bool]
+
+# For an operation's OpenAPI entry.
+EVENT_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {
+            "text/event-stream": {
+                "schema": {"type": "string"},
+                "example": 'id: 812\nevent: snapshot\ndata: {"revision":812,"items":[]}\n\n'
+                'id: 813\nevent: change\ndata: {"revision":813,"changed":[],"removed":["namespaces/…"]}\n\n',
+            }
+        }
+    }
+}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a watch follows: all items as of now with their revision, and which notices concern them."""
+
+    read: Callable[[], Awaitable[tuple[int, Sequence[Named]]]]
+    concerns: Concerns
+    every: float | None = None  # seconds; for what changes without notice
+
+    @classmethod
+    def of(cls, view: View, read: Callable[[], Sequence[Named]], concerns: Concerns) -> Source:
+        """A part of the view."""
+
+        async def now() -> tuple[int, Sequence[Named]]:
+            return view.revision, read()
+
+        return cls(now, concerns)
+
+
+class Watches:
+    """The open watches of one server: bounded in number, ended together when ``stopping`` is set."""
+
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        stopping: asyncio.Event,
+        *,
+        keepalive: float = 15.0,
+        write_deadline: float = 30.0,
+        limit: int = 1000,
+    ) -> None:
+        self._reconciler = reconciler
+        self._stopping = stopping
+        self._keepalive = keepalive
+        self._write_deadline = write_deadline
+        self._limit = limit
+        self.open = 0
+
+    def stream(self, source: Source) -> Response:
+        """The answer that follows ``source``. Raises FLOOD when too many are open."""
+        if self.open >= self._limit:
+            raise TrimtabError(
+                Code.FLOOD, f"{self._limit} watches are open here already", hint="close one, or ask another replica"
+            )
+        return EventStream(self, source)
+
+    async def follow(self, source: Source, receive: Receive, send: Send) -> None:
+        """Serve one watch until its reader leaves, the server stops, or a write hangs."""
+        wake = asyncio.Event()
+        self.open += 1
+        tasks = [
+            asyncio.create_task(self._wake_on_notice(source, wake), name="watch-notices"),
+            asyncio.create_task(self._write(source, wake, send), name="watch-write"),
+            asyncio.create_task(_disconnected(receive), name="watch-reader"),
+            asyncio.create_task(self._stopping.wait(), name="watch-stop"),
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            self.open -= 1
+        for task, result in zip(tasks, results, strict=True):
+            if task in done and isinstance(result, BaseException):
+                raise result
+
+    async def _wake_on_notice(self, source: Source, wake: asyncio.Event) -> None:
+        async for _, changed in self._reconciler.subscribe():
+            if source.concerns(changed):
+                wake.set()
+
+    async def _write(self, source: Source, wake: asyncio.Event, send: Send) -> None:
+        revision, items = await source.read()
+        held = {item.name: _settled(item) for item in items}
+        await self._send(send, _event("snapshot", revision, {"items": [_plain(item) for item in items]}))
+        clock = asyncio.get_running_loop().time
+        spoke = clock()
+        while True:
+            with suppress(TimeoutError):  # no notice: look all the same, and say that the server is alive
+                async with asyncio.timeout(min(self._keepalive, source.every or self._keepalive)):
+                    await wake.wait()
+            wake.clear()
+            revision, items = await source.read()
+            now = {item.name: _settled(item) for item in items}
+            changed = [_plain(item) for item in items if held.get(item.name) != now[item.name]]
+            removed = [name for name in held if name not in now]
+            held = now
+            if changed or removed:
+                await self._send(send, _event("change", revision, {"changed": changed, "removed": removed}))
+            elif clock() - spoke >= self._keepalive:
+                await self._send(send, b": still here\n\n")
+            else:
+                continue
+            spoke = clock()
+
+    async def _send(self, send: Send, chunk: bytes) -> None:
+        async with asyncio.timeout(self._write_deadline):
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+
+class EventStream(Response):
+    """A response that follows a source."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, watches: Watches, source: Source) -> None:
+        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._watches = watches
+        self._source = source
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send events until the watch ends."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        try:
+            await self._watches.follow(self._source, receive, send)
+        except TimeoutError:
+            _log.info("a watch of %s was cut off: its reader does not read", scope["path"])
+            return
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _event(kind: str, revision: int, data: Mapping[str, object]) -> bytes:
+    body = json.dumps({"revision": revision, **data}, separators=(",", ":"))
+    return f"id: {revision}\nevent: {kind}\ndata: {body}\n\n".encode()
+
+
+def _plain(item: Named) -> dict[str, object]:
+    return item.model_dump(mode="json")
+
+
+def _settled(item: Named) -> dict[str, object]:
+    """What makes an item count as changed."""
+    return item.model_dump(exclude=set(item.volatile))
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        continue

@@ -1,0 +1,129 @@
+"""The mesh stream's service: everything that its streams share, and what is done to all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import grpc
+from trimtab.v1 import mesh_pb2
+
+from controlplane.core.view import View
+from controlplane.errors import Code, TrimtabError
+from controlplane.rpc import convert
+from controlplane.rpc.encoder import Encoder
+from controlplane.rpc.failure import abort
+from controlplane.rpc.stream import Context, Stream
+from controlplane.runtime.backoff import Backoff
+from controlplane.runtime.clients import Clients
+from controlplane.runtime.keeper import SessionKeeper
+from controlplane.runtime.metrics import Metrics
+from controlplane.runtime.operations import Operations
+from controlplane.runtime.pusher import Pusher
+from controlplane.runtime.readiness import Readiness
+
+log = logging.getLogger(__name__)
+
+METHOD = "trimtab.v1.Mesh"
+_SWEEP = 1.0
+_SILENT_WINDOWS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLimits:
+    """Bounds of a stream; their meaning is told in ``controlplane.settings``. Times in seconds."""
+
+    heartbeat_interval: float
+    heartbeat_window: float
+    grace: float
+    session_ttl: float
+    write_deadline: float
+    max_subscriptions: int
+    flood_rate: float
+    flood_burst: int
+    drain_spread: float
+
+
+@dataclass(eq=False)
+class MeshService:
+    """Serves ``trimtab.v1.Mesh``."""
+
+    replica: str
+    version: str
+    view: View
+    operations: Operations
+    keeper: SessionKeeper
+    pusher: Pusher
+    clients: Clients
+    readiness: Readiness
+    metrics: Metrics
+    limits: StreamLimits
+    backoff: Callable[[], Backoff] = Backoff
+
+    def __post_init__(self) -> None:
+        self.encoder = Encoder(self.view)
+        self.going_away = False
+        self._streams: set[Stream] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self.welcome = mesh_pb2.Welcome(
+            replica=self.replica,
+            server_version=self.version,
+            heartbeat_interval=convert.duration(self.limits.heartbeat_interval),
+            heartbeat_window=convert.duration(self.limits.heartbeat_window),
+            grace=convert.duration(self.limits.grace),
+            max_subscriptions=self.limits.max_subscriptions,
+        )
+
+    def handler(self) -> grpc.GenericRpcHandler[bytes, bytes]:
+        """Messages pass as bytes in both directions: decoding is guarded, encoding was done once for all."""
+        connect = grpc.stream_stream_rpc_method_handler(self._connect)
+        return grpc.method_handlers_generic_handler(METHOD, {"Connect": connect})
+
+    async def sweep(self) -> None:
+        """Cut off clients that do not read or are silent, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_SWEEP)
+            now = loop.time()
+            silent = now - _SILENT_WINDOWS * self.limits.heartbeat_window
+            stuck = now - self.limits.write_deadline
+            for stream in list(self._streams):
+                does_not_read = stream.writing_since is not None and stream.writing_since < stuck
+                if does_not_read or stream.last_heard < silent:
+                    log.warning("cut off %s: it does not %s", stream.node_id, "read" if does_not_read else "speak")
+                    stream.cut()
+
+    async def go_away(self, reason: str) -> None:
+        """Send every client to another replica, spread over time; return when they have left or the time is up."""
+        self.going_away = True
+        spread = self.limits.drain_spread
+        for stream in list(self._streams):
+            stream.go_away(reason, spread=spread, deadline=spread + 1)
+        with contextlib.suppress(TimeoutError):  # those that stay are cut off with the server
+            await asyncio.wait_for(self._empty.wait(), spread + 1)
+
+    async def _connect(self, requests: object, context: Context) -> None:
+        stream = Stream(self, context)
+        try:
+            if not self.readiness.started:
+                raise TrimtabError(
+                    Code.NOT_READY, "; ".join(self.readiness.reasons), hint="try another replica, or again"
+                )
+            self._streams.add(stream)
+            self._empty.clear()
+            self.clients.add(stream)
+            self.metrics.streams.set(len(self._streams))
+            await stream.run()
+        except TrimtabError as error:
+            self.metrics.refused.labels(error.code.code).inc()
+            await abort(context, error)
+        finally:
+            self._streams.discard(stream)
+            if not self._streams:
+                self._empty.set()
+            self.clients.remove(stream)
+            self.metrics.streams.set(len(self._streams))

@@ -1,0 +1,157 @@
+"""What people and programs may do: the one application layer under the stream, unary gRPC and HTTP.
+
+Every operation is a decision of ``core.registry`` on what the view believes, committed as a compare-and-set. A stale
+belief is read again and decided again. An operation returns the revision from which its effect is visible, and
+(when ``visible``) only after this replica's own view has got there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from controlplane.core import registry, validation
+from controlplane.core.change import Change
+from controlplane.core.model import ConfigFile, Desired, Instance, Kind, Ref, Stored
+from controlplane.core.view import View
+from controlplane.errors import Code, TrimtabError
+from controlplane.runtime.reconciler import Reconciler
+from controlplane.store.ledger import Ledger
+
+_ATTEMPTS = 10
+Decide = Callable[[Stored | None], Change]
+
+
+class Operations:
+    """Writes of one mesh. All raise TrimtabError; none touches the view."""
+
+    def __init__(self, ledger: Ledger, view: View, reconciler: Reconciler) -> None:
+        self._ledger = ledger
+        self._view = view
+        self._reconciler = reconciler
+
+    # -- registrants ------------------------------------------------------------------------------------------------
+
+    async def register(self, instance: Instance, *, session: Ref, lease: int) -> int:
+        """Register or replace an instance of a session. Raises INSTANCE_DUPLICATE, SESSION_LOST."""
+        return await self._change(
+            instance.ref,
+            lambda current: registry.register(instance, session=session, lease=lease, current=current),
+            session=session,
+        )
+
+    async def update(self, instance: Instance, *, lease: int) -> int:
+        """Replace what a session's instance reports. Raises INSTANCE_NOT_FOUND, INVALID."""
+        return await self._change(instance.ref, lambda current: registry.update(instance, lease=lease, current=current))
+
+    async def deregister(self, ref: Ref, *, lease: int) -> int:
+        """Remove a session's instance; one that is gone already is no error. Raises INSTANCE_NOT_FOUND."""
+        return await self._change(ref, lambda current: registry.deregister(ref, lease=lease, current=current))
+
+    # -- operators --------------------------------------------------------------------------------------------------
+
+    async def drain(self, namespace: str, service: str, id: str, *, drain: bool, by: str) -> int:
+        """Take an instance out of traffic, or back in; survives its restarts. Raises INSTANCE_NOT_FOUND."""
+        return await self._desire(namespace, service, id, lambda held: Desired(drain, held.weight, by))
+
+    async def set_weight(self, namespace: str, service: str, id: str, *, weight: int | None, by: str) -> int:
+        """Override an instance's weight, 0 to 65535, or (None) leave it to itself. Raises INSTANCE_NOT_FOUND, INVALID."""
+        if weight is not None and not 0 <= weight <= validation.MAX_WEIGHT:
+            findings = validation.Findings()
+            findings.add("weight", f"{weight} is out of range", f"0 to {validation.MAX_WEIGHT}")
+            findings.raise_if_any("the weight")
+        return await self._desire(namespace, service, id, lambda held: Desired(held.drain, weight, by))
+
+    async def put_config(
+        self,
+        namespace: str,
+        app: str,
+        file: str,
+        *,
+        format: str,
+        content: bytes,
+        author: str,
+        expect: int | None = None,
+    ) -> int:
+        """Release a configuration file. ``expect``: the revision it must have now, 0 for none (PRECONDITION)."""
+        validation.check_config(namespace, app, file, format, content)
+        ref = Ref(Kind.CONFIG, (namespace, app, file))
+        wanted = ConfigFile(format, content, author)
+
+        def decide(current: Stored | None) -> Change:
+            _check_expected(ref, current, expect)
+            return registry.release(ref, wanted, current=current)
+
+        return await self._visible(await self._change(ref, decide))
+
+    async def delete_config(self, namespace: str, app: str, file: str, *, expect: int | None = None) -> int:
+        """Withdraw a configuration file; clients keep their last value. Raises NOT_FOUND, PRECONDITION."""
+        ref = Ref(Kind.CONFIG, (namespace, app, file))
+
+        def decide(current: Stored | None) -> Change:
+            if current is None:
+                raise TrimtabError(Code.NOT_FOUND, f"there is no configuration {namespace}/{app}/{file}")
+            _check_expected(ref, current, expect)
+            return registry.withdraw(ref, current=current)
+
+        return await self._visible(await self._change(ref, decide))
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    async def _desire(self, namespace: str, service: str, id: str, change: Callable[[Desired], Desired]) -> int:
+        validation.check_instance_name(namespace, service, id)
+        path = (namespace, service, id)
+        ref = Ref(Kind.DESIRED, path)
+
+        def decide(current: Stored | None) -> Change:
+            held = current.record if current is not None else Desired()
+            assert isinstance(held, Desired)
+            # Intent may outlive its instance; a first intent needs one, or a typing error would be kept for ever.
+            if current is None and self._view.record(Ref(Kind.INSTANCE, path)) is None:
+                raise TrimtabError(
+                    Code.INSTANCE_NOT_FOUND,
+                    f"{namespace}/{service} has no instance {id!r}",
+                    hint=f"`trimtab get instances {service}` lists them",
+                )
+            return registry.desire(ref, change(held), current=current)
+
+        return await self._visible(await self._change(ref, decide))
+
+    async def _visible(self, revision: int) -> int:
+        await self._reconciler.wait_for(revision)
+        return revision
+
+    async def _change(self, ref: Ref, decide: Decide, *, session: Ref | None = None) -> int:
+        current, fresh = self._view.record(ref), False
+        for _ in range(_ATTEMPTS):
+            try:
+                change = decide(current)
+            except TrimtabError:
+                if fresh:
+                    raise
+                change = Change()
+            if change.empty:
+                if fresh:
+                    return current.revision if current else self._view.revision
+                # A refusal, or "nothing to do", is told only on the store's own word, never on a view that may lag.
+                current, fresh = await self._ledger.read(ref), True
+                continue
+            read = (ref, session) if session else (ref,)
+            result = await self._ledger.commit(change, read=read)
+            if result.succeeded:
+                return result.revision
+            if session and session not in result.current:
+                raise TrimtabError(Code.SESSION_LOST, "the session has ended", hint="register again")
+            current, fresh = result.current.get(ref), True
+        raise TrimtabError(
+            Code.CONFLICT, f"{ref} is being changed by others all the time", hint="try again, or find out who"
+        )
+
+
+def _check_expected(ref: Ref, current: Stored | None, expect: int | None) -> None:
+    held = current.revision if current else 0
+    if expect is not None and expect != held:
+        raise TrimtabError(
+            Code.PRECONDITION,
+            f"{ref} stands at revision {held}, not {expect}",
+            hint="read it again, merge, and write with its new revision",
+        )

@@ -1,0 +1,89 @@
+"""From changed names to woken streams: debounce, then mark each follower's slot. Encoding is the streams' business."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Protocol
+
+from controlplane.core.debounce import Debounce
+from controlplane.core.model import Event
+from controlplane.core.resource import ResourceName
+from controlplane.core.subscription import Subscriptions
+
+_BATCH = 50  # streams woken before other work gets its turn: bounds the loop's lag while fanning out to thousands
+
+
+class Follower(Protocol):
+    """A stream, as far as the pusher knows it."""
+
+    subscriptions: Subscriptions
+
+    def wake(self) -> None:
+        """Something may be in the slot."""
+        ...
+
+
+class Pusher:
+    """Knows who follows what."""
+
+    def __init__(self, *, quiet: float, limit: float) -> None:
+        self._followers: dict[ResourceName, dict[Follower, None]] = {}
+        self._waiting: set[Follower] = set()
+        self._changed: dict[ResourceName, float] = {}
+        self._debounce = Debounce(quiet=quiet, limit=limit)
+        self._work = asyncio.Event()
+
+    def follow(self, follower: Follower, names: Iterable[ResourceName]) -> None:
+        """``follower`` is woken when one of ``names`` changes."""
+        for name in names:
+            self._followers.setdefault(name, {})[follower] = None
+
+    def unfollow(self, follower: Follower, names: Iterable[ResourceName]) -> None:
+        """… and no longer."""
+        for name in names:
+            followers = self._followers.get(name)
+            if followers is not None:
+                followers.pop(follower, None)
+                if not followers:
+                    del self._followers[name]
+        self._waiting.discard(follower)
+
+    def await_progress(self, follower: Follower) -> None:
+        """``follower`` waits for the view to catch up with what its client already holds."""
+        self._waiting.add(follower)
+
+    def followers(self, name: ResourceName) -> int:
+        """How many streams follow ``name``."""
+        return len(self._followers.get(name, ()))
+
+    def stepped(self, revision: int, names: frozenset[ResourceName], events: list[Event]) -> None:
+        """The view moved on (a listener of the reconciler)."""
+        now = asyncio.get_running_loop().time()
+        for name in names:
+            self._changed.setdefault(name, now)
+        if names or self._waiting:
+            self._debounce.add(now)
+            self._work.set()
+
+    async def run(self) -> None:
+        """Fan out until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._work.wait()
+            while (due := self._debounce.due()) is not None and due > loop.time():  # noqa: ASYNC110 - a moving deadline
+                await asyncio.sleep(due - loop.time())
+            self._work.clear()
+            self._debounce.clear()
+            changed, self._changed = self._changed, {}
+            waiting, self._waiting = self._waiting, set()
+            woken = 0
+            for follower in waiting:
+                follower.wake()
+            for name, at in changed.items():
+                for follower in tuple(self._followers.get(name, ())):
+                    if name in follower.subscriptions and follower.subscriptions.enqueue(name, at):
+                        follower.wake()
+                        woken += 1
+                        if woken % _BATCH == 0:
+                            await asyncio.sleep(0)

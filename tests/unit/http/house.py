@@ -1,0 +1,130 @@
+"""A whole admin API over a memory store: nothing is faked but the store and the peers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from controlplane.core.change import Change, Write
+from controlplane.core.model import Instance, InstanceState, Kind, Protection, Ref
+from controlplane.core.view import View
+from controlplane.http.api import build_http
+from controlplane.runtime.clients import ClientInfo, Clients, Load
+from controlplane.runtime.metrics import Metrics
+from controlplane.runtime.operations import Operations
+from controlplane.runtime.readiness import Readiness
+from controlplane.runtime.reconciler import Reconciler
+from controlplane.store.codec import Codec
+from controlplane.store.ledger import Ledger
+from controlplane.store.memory import MemoryStore
+
+
+@dataclass(eq=False)
+class Stream:
+    """A connected client."""
+
+    client: ClientInfo
+
+    def info(self) -> ClientInfo:
+        return self.client
+
+
+@dataclass
+class House:
+    """One replica and what its tests reach into."""
+
+    ledger: Ledger
+    view: View
+    reconciler: Reconciler
+    clients: Clients
+    readiness: Readiness
+    metrics: Metrics
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def app(self, *, token: str | None = None) -> FastAPI:
+        return build_http(
+            view=self.view,
+            operations=Operations(self.ledger, self.view, self.reconciler),
+            clients=self.clients,
+            readiness=self.readiness,
+            reconciler=self.reconciler,
+            registry=self.metrics.registry,
+            stopping=self.stopping,
+            token=token,
+        )
+
+    def http(self, *, token: str | None = None, headers: dict[str, str] | None = None) -> httpx.AsyncClient:
+        transport = httpx.ASGITransport(self.app(token=token))
+        return httpx.AsyncClient(transport=transport, base_url="http://trimtab.test", headers=headers)
+
+    async def register(
+        self, service: str = "orders", id: str = "a", *, namespace: str = "default", **reported: object
+    ) -> None:
+        defaults: dict[str, object] = {"address": "10.0.0.7", "port": 8000, "zone": "z1"}
+        instance = Instance(namespace, service, id, **(defaults | reported))  # type: ignore[arg-type]
+        lease = await self.ledger.store.grant(60)
+        await self.write(Write(instance.ref, instance, lease))
+
+    async def protect(self, service: str, *suspects: str) -> None:
+        ref = Ref(Kind.PROTECTION, ("default", service, "r1"))
+        await self.write(Write(ref, Protection("r1", suspects, "3 of 4 sessions broke at once")))
+
+    async def write(self, write: Write) -> None:
+        result = await self.ledger.commit(Change(write=(write,)))
+        await self.reconciler.wait_for(result.revision)
+
+
+def client_info(node: str, **known: object) -> ClientInfo:
+    defaults: dict[str, object] = {
+        "name": "checkout", "namespace": "default", "sdk": "trimtab-python/0.1.0", "host": "h", "pid": 7, "zone": "z1",
+        "peer": "127.0.0.1:4711", "replica": "r1", "session": "5f", "connected_at": 1.0, "last_heartbeat_age": 0.5,
+        "subscriptions": 2, "acked": 40, "behind": False, "nacks": (), "load": Load(0.25, -1.0, 3, 4),
+    }  # fmt: skip
+    return ClientInfo(node, **(defaults | known))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def connected(house: House) -> Callable[..., None]:
+    def connect(node: str, **known: object) -> None:
+        house.clients.add(Stream(client_info(node, **known)))
+
+    return connect
+
+
+@pytest.fixture
+async def house() -> AsyncIterator[House]:
+    view, metrics, readiness = View(), Metrics(), Readiness()
+    ledger = Ledger(MemoryStore(), Codec("trimtab/test"))
+    reconciler = Reconciler(ledger, view, metrics, compare_interval=60)
+
+    async def no_peer(address: str) -> list[ClientInfo]:
+        raise TimeoutError(address)
+
+    house = House(ledger, view, reconciler, Clients(view, "r1", no_peer), readiness, metrics)
+    running = asyncio.create_task(reconciler.run())
+    async with asyncio.timeout(5):
+        await reconciler.loaded.wait()
+    readiness.started = True
+    yield house
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.fixture
+async def api(house: House) -> AsyncIterator[httpx.AsyncClient]:
+    async with house.http(headers={"Trimtab-Actor": "ana@desk"}) as client:
+        yield client
+
+
+@pytest.fixture
+async def orders(house: House) -> House:
+    """Two healthy instances, and one that is still starting."""
+    await house.register(id="a")
+    await house.register(id="b", address="10.0.0.8", weight=50)
+    await house.register(id="c", address="10.0.0.9", state=InstanceState.STARTING)
+    return house
