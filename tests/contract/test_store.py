@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 
 from controlplane.errors import Code, TrimtabError
+from controlplane.store.embedded import EmbeddedEtcd
 from controlplane.store.etcd import EtcdOptions, EtcdStore
 from controlplane.store.memory import MemoryStore
 from controlplane.store.port import (
@@ -24,11 +26,11 @@ from controlplane.store.port import (
     WatchBatch,
     WatchEvent,
 )
-from tests.conftest import Servers, etcd_binaries
+from tests.support.etcd import etcd_binaries
 
 
 @pytest.fixture(params=["memory", *(f"etcd {version}" for version in etcd_binaries())])
-async def store(request: pytest.FixtureRequest, etcd_servers: Servers) -> AsyncIterator[Store]:
+async def store(request: pytest.FixtureRequest, etcd_servers: Callable[[Path], EmbeddedEtcd]) -> AsyncIterator[Store]:
     kind, _, version = request.param.partition(" ")
     if kind == "memory":
         opened: Store = MemoryStore()
