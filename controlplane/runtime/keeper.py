@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 _TICK = 0.05
 _REJUDGE = 0.5
 _RETRY = 1.0
+_RENEW_TURN = 0.5
 _HANDLE = re.compile(r"[0-9a-f]{1,16}\.[A-Za-z0-9_-]{22}")
 
 
@@ -79,6 +80,7 @@ class SessionKeeper:
         self._on_lost: dict[int, Callable[[], None]] = {}
         self._protected: dict[ServiceName, frozenset[str]] = {}
         self._endings: set[asyncio.Task[None]] = set()
+        self._unsure: set[int] = set()
         self._dead_replicas: asyncio.Queue[str] = asyncio.Queue()
 
     # -- called by streams ------------------------------------------------------------------------------------------
@@ -107,6 +109,7 @@ class SessionKeeper:
         if not result.succeeded:
             raise TrimtabError(Code.SESSION_LOST, "the session has ended", hint="register again")
         session = self._sessions.attach(lease, ref, result.revision, self._now())
+        self._unsure.add(lease)
         self._on_lost[lease] = on_lost
         self._metrics.sessions.set(len(self._sessions))
         return session
@@ -174,28 +177,26 @@ class SessionKeeper:
                 await self._judge(due, now)
 
     async def renew(self) -> None:
-        """Renew every living session's lease at a third of its time, until cancelled."""
+        """Renew every living session's lease at a third of its time, until cancelled.
+
+        A session that came from another replica may have little time left: it is renewed at the next turn.
+        """
         pace = self._settings.ttl / 3
+        turn = min(_RENEW_TURN, pace)
+        next_round = self._now() + pace
         while True:
-            await asyncio.sleep(pace)
-            leases = self._sessions.renewable()
-            if not leases:
-                continue
-            try:
-                left = await self._ledger.store.renew(leases)
-            except TrimtabError as error:
-                log.warning("leases could not be renewed, trying again: %s", error)
-                await asyncio.sleep(min(_RETRY, pace))
-                continue
-            for lease, seconds in left.items():
-                session = self._sessions.get(lease)
-                if seconds <= 0 and session is not None:
-                    lost = self._on_lost.get(lease)
-                    self._forget(session)
-                    self._metrics.ended.labels("lease ran out").inc()
-                    log.warning("session %x: its lease had run out", lease)
-                    if lost is not None:
-                        lost()
+            await asyncio.sleep(turn)
+            whole_round = self._now() >= next_round
+            leases = (
+                self._sessions.renewable()
+                if whole_round
+                else [lease for lease in self._unsure if self._sessions.get(lease)]
+            )
+            self._unsure.clear()
+            if whole_round:
+                next_round = self._now() + pace
+            if leases:
+                await self._renew(leases)
 
     def stepped(self, revision: int, names: frozenset[ResourceName], events: list[Event]) -> None:
         """Watch for replicas that die (a listener of the reconciler)."""
@@ -224,6 +225,23 @@ class SessionKeeper:
         self._sessions.forget(session.lease)
         self._on_lost.pop(session.lease, None)
         self._metrics.sessions.set(len(self._sessions))
+
+    async def _renew(self, leases: list[int]) -> None:
+        try:
+            left = await self._ledger.store.renew(leases)
+        except TrimtabError as error:
+            log.warning("leases could not be renewed, trying again: %s", error)
+            self._unsure.update(leases)
+            return
+        for lease, seconds in left.items():
+            session = self._sessions.get(lease)
+            if seconds <= 0 and session is not None:
+                lost = self._on_lost.get(lease)
+                self._forget(session)
+                self._metrics.ended.labels("lease ran out").inc()
+                log.warning("session %x: its lease had run out", lease)
+                if lost is not None:
+                    lost()
 
     async def _grant(self, record: SessionRecord, ttl: float) -> tuple[int, Ref, int, str]:
         lease = await self._ledger.store.grant(ttl)
@@ -319,6 +337,7 @@ class SessionKeeper:
                 self._sessions.adopt(
                     stored.lease, stored.ref, stored.revision, self._now(), self._settings.adoption_grace
                 )
+                self._unsure.add(stored.lease)
                 adopted += 1
         if adopted:
             log.info("adopted %d sessions of %s", adopted, f"replica {dead}" if dead else "replicas that are gone")
