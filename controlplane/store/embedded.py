@@ -14,6 +14,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 from controlplane.errors import Code, TrimtabError
 from controlplane.store import leash
 from controlplane.store.etcd.versions import hazard
@@ -144,8 +146,7 @@ class EmbeddedEtcd:
         """Stop: SIGTERM, and SIGKILL when that does not help in time. Never raises for an etcd that is gone."""
         if self._supervisor is not None:
             self._supervisor.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._supervisor
+            await asyncio.wait({self._supervisor})
             self._supervisor = None
         await self._end()
         if self._data is not None and self._kept is None:
@@ -205,7 +206,8 @@ class EmbeddedEtcd:
         assert self._process is not None
         try:
             async with asyncio.timeout(READY_TIMEOUT):
-                while not await _is_healthy(self._ports[0]):
+                # Whoever else has taken our port may be healthy too: it must be our process that listens there.
+                while not (await _is_healthy(self._ports[0]) and _listens(self._process.pid, self._ports[0])):
                     if self._process.returncode is not None:
                         raise self._did_not_start(f"ended with status {self._process.returncode}")
                     await asyncio.sleep(0.01)
@@ -247,10 +249,11 @@ class EmbeddedEtcd:
             await process.wait()
 
     def _did_not_start(self, how: str) -> TrimtabError:
+        hint = "does another etcd use this directory, is the disk full?"
         return TrimtabError(
             Code.STORE_UNAVAILABLE,
             f"the embedded etcd {self._version} {how}: {self._log_tail() or 'its log is empty'}",
-            hint=f"see {self.log_file}; does another etcd use this directory, is the disk full?",
+            hint=f"see {self.log_file}; {hint}" if self._kept else hint,
         )
 
     def _log_tail(self) -> str:
@@ -284,6 +287,14 @@ async def _ask_version(binary: Path) -> str:
     if words[:2] != ["etcd", "Version:"]:
         raise TrimtabError(Code.STORE_NO_BINARY, f"{binary} is not etcd", hint="correct the setting etcd_binary")
     return words[2]
+
+
+def _listens(pid: int, port: int) -> bool:
+    try:
+        connections = psutil.Process(pid).net_connections("tcp")
+    except psutil.NoSuchProcess:
+        return False
+    return any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in connections)
 
 
 async def _is_healthy(port: int) -> bool:

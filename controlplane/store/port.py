@@ -5,7 +5,8 @@ Every implementation passes the one suite in ``tests/contract``. All failures ar
 - ``STORE_UNAVAILABLE``: no member answered or there is no leader; nothing is known to have been written.
 - ``STORE_TIMEOUT``: no answer within the deadline; a write may or may not have happened.
 - ``STORE_REFUSED``: the store said no (quota, read-only, wrong credentials); the message names the cause.
-- ``STORE_COMPACTED``: the revision asked for is no longer kept: list again.
+- ``STORE_COMPACTED``: the revision asked for is no longer kept, or the store was restored from before it: list again.
+- ``SESSION_LOST``: a write hangs on a lease that does not exist (any more); nothing was written.
 """
 
 from __future__ import annotations

@@ -356,7 +356,7 @@ class TestLeases:
         lease = await store.grant(2)
         await put(store, key("a"), b"", lease)
         loop = asyncio.get_running_loop()
-        end = loop.time() + 3
+        end = loop.time() + 2.6
         while loop.time() < end:
             assert await store.renew([lease]) == {lease: 2.0}
             await asyncio.sleep(0.2)
@@ -439,6 +439,16 @@ class TestHousekeeping:
             await store.close()
             await task
         assert [event.key for event in events_of(seen)] == [key("b")]
-        with pytest.raises(TrimtabError) as closed:
-            await store.get(key("a"))
-        assert closed.value.code is Code.STORE_UNAVAILABLE
+        calls = (
+            store.get(key("a")),
+            store.renew([1]),
+            store.grant(5),
+            store.revoke(1),
+            store.status(),
+            store.compact(1),
+        )
+        for call in calls:
+            with pytest.raises(TrimtabError) as closed:
+                await call
+            assert closed.value.code is Code.STORE_UNAVAILABLE
+        assert [batch async for batch in store.watch(key(""), after=before)] == []

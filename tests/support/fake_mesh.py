@@ -18,7 +18,6 @@ from typing import Any
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
-
 from trimtab.v1 import mesh_pb2_grpc
 from trimtab.v1.mesh_pb2 import (
     ClientMessage,
@@ -143,9 +142,7 @@ class FakeStore:
             news = Endpoints(base=base, changed=changed, removed=removed, total=whole.endpoints.total)
             news.protected = whole.endpoints.protected
             stream.deliver(
-                Resource(
-                    kind=KIND_ENDPOINTS, name=service, version=whole.version, digest=whole.digest, endpoints=news
-                )
+                Resource(kind=KIND_ENDPOINTS, name=service, version=whole.version, digest=whole.digest, endpoints=news)
             )
 
 
@@ -200,11 +197,16 @@ class FakeMesh(mesh_pb2_grpc.MeshServicer):
             max_subscriptions=max_subscriptions,
         )
         self._server = grpc.server(
-            futures.ThreadPoolExecutor(64), options=[("grpc.http2.min_ping_interval_without_data_ms", 1000), ("grpc.so_reuseport", 0)]
+            futures.ThreadPoolExecutor(64),
+            options=[("grpc.http2.min_ping_interval_without_data_ms", 1000), ("grpc.so_reuseport", 0)],
         )
         mesh_pb2_grpc.add_MeshServicer_to_server(self, self._server)
         address = f"127.0.0.1:{port}"
-        bound = self._server.add_secure_port(address, credentials) if credentials else self._server.add_insecure_port(address)
+        bound = (
+            self._server.add_secure_port(address, credentials)
+            if credentials
+            else self._server.add_insecure_port(address)
+        )
         self.port = bound
         self.address = f"127.0.0.1:{bound}"
         self._server.start()
@@ -240,10 +242,14 @@ class FakeMesh(mesh_pb2_grpc.MeshServicer):
 
     # The wire
 
-    def Connect(self, request_iterator: Iterator[ClientMessage], context: grpc.ServicerContext) -> Iterator[ServerMessage]:
+    def Connect(  # noqa: N802 - the name is the wire contract's
+        self, request_iterator: Iterator[ClientMessage], context: grpc.ServicerContext
+    ) -> Iterator[ServerMessage]:
         stream = FakeStream(self, dict(context.invocation_metadata()))
         if self.token and stream.metadata.get("authorization") != f"Bearer {self.token}":
-            self._refuse(context, grpc.StatusCode.UNAUTHENTICATED, Error(code="access.unauthenticated", message="wrong token"))
+            self._refuse(
+                context, grpc.StatusCode.UNAUTHENTICATED, Error(code="access.unauthenticated", message="wrong token")
+            )
         if self.status is not None:
             self._refuse(context, *self.status)
         reader = threading.Thread(target=self._read, args=(stream, request_iterator), daemon=True)
@@ -271,7 +277,7 @@ class FakeMesh(mesh_pb2_grpc.MeshServicer):
                 self.messages.append(message)
                 if not self.mute and not self.intercept(stream, message):
                     self._take(stream, message)
-        except Exception:  # noqa: BLE001 - gRPC raises a bare Exception when the client is gone
+        except Exception:
             stream.outbox.put(None)
         else:
             stream.outbox.put(None)
@@ -319,7 +325,9 @@ class FakeMesh(mesh_pb2_grpc.MeshServicer):
             stream.handle = handle
         elif handle in self.store.sessions:
             stream.handle = handle
-            stream.outbox.put(ServerMessage(session=Session(state=Session.STATE_ATTACHED, handle=handle, id=handle[:6])))
+            stream.outbox.put(
+                ServerMessage(session=Session(state=Session.STATE_ATTACHED, handle=handle, id=handle[:6]))
+            )
         else:
             stream.outbox.put(ServerMessage(session=Session(state=Session.STATE_LOST)))
 

@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 
 from controlplane.errors import Code, TrimtabError
 from controlplane.store.etcd import leases
@@ -35,9 +36,8 @@ class EtcdStore:
 
         Raises ``SESSION_LOST`` when it writes on a lease that does not exist: nothing was written.
         """
-        answer = await self._cluster.call(
-            TXN, txn.request(transaction), writes=bool(transaction.then), again=txn.second_request(transaction)
-        )
+        again = partial(txn.second_request, transaction) if txn.may_repeat(transaction) else None
+        answer = await self._cluster.call(TXN, txn.request(transaction), writes=bool(transaction.then), again=again)
         if not answer.lost or answer.message.succeeded:
             return txn.outcome(transaction, answer.message)
         first = txn.outcome_of_first(transaction, answer.message)
@@ -56,7 +56,7 @@ class EtcdStore:
 
     async def list(self, prefix: str, *, page_size: int = 5000) -> AsyncGenerator[Page, None]:
         """Every key below ``prefix`` at one revision. Raises ``STORE_COMPACTED`` when overtaken by a compaction."""
-        start, end = txn.to_bytes(prefix), txn.range_end(prefix)
+        start, end = txn.range_start(prefix), txn.range_end(prefix)
         revision = 0
         more = True
         while more:
@@ -79,7 +79,7 @@ class EtcdStore:
         lease = secrets.randbits(LEASE_BITS) or 1
         request = pb.LeaseGrantRequest(TTL=max(1, math.ceil(ttl)), ID=lease)
         try:
-            await self._cluster.call(GRANT, request, writes=True, again=request)
+            await self._cluster.call(GRANT, request, writes=True, again=lambda: request)
         except TrimtabError as error:
             # A repeated grant finds what its lost first run has made.
             if "lease already exists" not in error.message:
@@ -94,7 +94,7 @@ class EtcdStore:
         """End a lease and delete its keys."""
         request = pb.LeaseRevokeRequest(ID=lease)
         try:
-            await self._cluster.call(REVOKE, request, writes=True, again=request)
+            await self._cluster.call(REVOKE, request, writes=True, again=lambda: request)
         except TrimtabError as error:
             if error.code is not Code.SESSION_LOST:
                 raise
@@ -117,7 +117,7 @@ class EtcdStore:
         """Forget history before ``revision``; to do so again is no error."""
         request = pb.CompactionRequest(revision=revision)
         try:
-            await self._cluster.call(COMPACT, request, writes=True, again=request)
+            await self._cluster.call(COMPACT, request, writes=True, again=lambda: request)
         except TrimtabError as error:
             if error.code is not Code.STORE_COMPACTED:
                 raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -19,6 +20,8 @@ log = logging.getLogger("trimtab.store")
 # A member that has lost its leader refuses at once instead of holding the call until it times out.
 HAS_LEADER = ("hasleader", "true")
 TOKEN_TRIES = 2
+# A member that holds a call longer has lost its leader or is stuck: what can be asked again is asked of another.
+TRY_TIMEOUT = 1.0
 
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
@@ -55,6 +58,11 @@ class Cluster:
         """Whether :meth:`close` was called."""
         return self._closing.is_set()
 
+    def check_open(self) -> None:
+        """Raises ``STORE_UNAVAILABLE`` after :meth:`close`."""
+        if self.closing:
+            raise TrimtabError(Code.STORE_UNAVAILABLE, "the store is closed")
+
     def leave(self, endpoint: Endpoint) -> None:
         """``endpoint`` failed: ask the next one from now on, unless another caller has moved on already."""
         if self.current is endpoint:
@@ -69,12 +77,12 @@ class Cluster:
             return
 
     async def call(
-        self, method: Method[Q, A], request: Q, *, writes: bool = False, again: Q | None = None
+        self, method: Method[Q, A], request: Q, *, writes: bool = False, again: Callable[[], Q] | None = None
     ) -> Answer[A]:
         """Ask one member after another until one answers, for ``options.timeout`` seconds in all.
 
-        A call that ``writes`` is sent again after its answer may have been lost only when ``again`` is given: that is
-        what is then sent. A try that is known not to have been carried out may always be repeated.
+        A call that ``writes`` is sent again after its answer may have been lost only when ``again`` is given: what
+        that makes is then sent. A try that is known not to have been carried out may always be repeated.
         Raises :class:`TrimtabError` as the store's port says.
         """
         loop = asyncio.get_running_loop()
@@ -83,10 +91,14 @@ class Cluster:
         tokens = tries = 0
         lost = False
         while True:
-            self._check_open()
+            self.check_open()
             endpoint = self.current
             try:
-                message = await self._once(endpoint, method, request, self._share(deadline - loop.time()))
+                left = deadline - loop.time()
+                share = self._share(left, tries)
+                # What is sent but once may take all the time there is; finding a member to send it to may not.
+                patience = left if writes and again is None else share
+                message = await self._once(endpoint, method, request, reach=share, timeout=patience)
                 return Answer(message, endpoint.address, lost)
             except CallFailed as failure:
                 lost = lost or (writes and failure.cause.uncertain)
@@ -97,8 +109,8 @@ class Cluster:
                 if failure.cause is not Cause.TOKEN:
                     log.debug("%s; asking another member", failure)
                     self.leave(endpoint)
-            if lost and again is not None:
-                request = again
+                if lost and again is not None:
+                    request = again()
             tries += 1
             if tries >= len(self._endpoints):
                 await self.pause(min(backoff.next(), max(deadline - loop.time() - 0.05, 0)))
@@ -126,22 +138,26 @@ class Cluster:
         self._closing.set()
         await asyncio.gather(*(endpoint.close() for endpoint in self._endpoints))
 
-    async def _once(self, endpoint: Endpoint, method: Method[Q, A], request: Q, timeout: float) -> A:
+    async def _once(self, endpoint: Endpoint, method: Method[Q, A], request: Q, *, reach: float, timeout: float) -> A:
+        """One try: at most ``reach`` seconds until there is a connection and a token, ``timeout`` in all."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
-        await endpoint.connect(min(timeout, CONNECT_TIMEOUT))
-        metadata = await self.metadata(endpoint, deadline - loop.time())
+        began = loop.time()
+        await endpoint.connect(min(reach, CONNECT_TIMEOUT))
+        metadata = await self.metadata(endpoint, reach)
         try:
-            left = max(deadline - loop.time(), 0.01)
+            left = max(began + timeout - loop.time(), 0.01)
             return await endpoint.call(method, request, timeout=left, metadata=metadata)
         except CallFailed as failure:
             if failure.cause is Cause.TOKEN:
                 self.forget_token(metadata)
             raise
 
-    def _share(self, left: float) -> float:
-        """Seconds for one try: half of what is left while there is another member to ask, so that there is time to."""
-        return max(left if len(self._endpoints) == 1 else left / 2, 0.02)
+    def _share(self, left: float, tries: int) -> float:
+        """Seconds for one try of what may be tried again: not all that is left while another member can be asked."""
+        if len(self._endpoints) == 1:
+            return left
+        # Longer each time, so that a cluster that is merely slow is not asked for everything many times over.
+        return min(left / 2, TRY_TIMEOUT * (1 << tries))
 
     async def _authenticate(self, endpoint: Endpoint, timeout: float) -> str:
         request = pb.AuthenticateRequest(name=self.options.user, password=self.options.password)
@@ -156,7 +172,3 @@ class Cluster:
                 raise CallFailed(Cause.UNREACHABLE, failure.endpoint, failure.detail) from None
             raise
         return answer.token
-
-    def _check_open(self) -> None:
-        if self.closing:
-            raise TrimtabError(Code.STORE_UNAVAILABLE, "the store is closed")

@@ -7,6 +7,8 @@ first one's name, and hides which member answered.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -55,6 +57,28 @@ AUTHENTICATE = Method("/etcdserverpb.Auth/Authenticate", pb.AuthenticateRequest,
 STATUS = Method("/etcdserverpb.Maintenance/Status", pb.StatusRequest, pb.StatusResponse)
 
 
+@contextmanager
+def failures_of(address: str) -> Iterator[None]:
+    """Turns what gRPC raises into :class:`CallFailed`.
+
+    gRPC cancels whoever waits for a call when its channel is closed or the call is cancelled. That is a failure of the
+    call; only when our own task is being cancelled it is a cancellation.
+    """
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise classify(address, error) from None
+    except asyncio.InvalidStateError:
+        raise CallFailed(Cause.BROKEN, address, "the stream has ended") from None
+    except grpc.aio.UsageError:
+        raise CallFailed(Cause.UNREACHABLE, address, "the store is closed") from None
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise CallFailed(Cause.BROKEN, address, "the call was ended from our side") from None
+
+
 class Endpoint:
     """A member at ``address``. Its channel is opened with the first call."""
 
@@ -71,29 +95,32 @@ class Endpoint:
 
         Only what is sent on a ready channel can have been carried out: everything before is known not to have been.
         """
-        if self._channel.get_state() is grpc.ChannelConnectivity.READY:
-            return
+        with failures_of(self.address):
+            if self._channel.get_state() is grpc.ChannelConnectivity.READY:
+                return
         # One probe for all that wait: it triggers the connection, and its error says why there is none.
-        if self._connecting is None or self._connecting.done():
-            self._connecting = asyncio.create_task(self._probe(), name=f"etcd connect {self.address}")
-        done, _ = await asyncio.wait({self._connecting}, timeout=timeout)
-        if not done or self._connecting.cancelled():
+        probe = self._connecting
+        if probe is None or probe.done():
+            probe = self._connecting = asyncio.create_task(self._probe(), name=f"etcd connect {self.address}")
+        done, _ = await asyncio.wait({probe}, timeout=timeout)
+        if not done or probe.cancelled():
             raise CallFailed(Cause.UNREACHABLE, self.address, f"no connection within {timeout:.1f} s")
-        failure = self._connecting.result()
+        failure = probe.result()
         if failure is not None:
             raise CallFailed(failure.cause, failure.endpoint, failure.detail)
 
     async def call(self, method: Method[Q, A], request: Q, *, timeout: float, metadata: Metadata = ()) -> A:
         """One call. Raises :class:`CallFailed`."""
-        try:
+        with failures_of(self.address):
             answer: A = await self._unary(method)(request, timeout=timeout, metadata=metadata)
-        except grpc.aio.AioRpcError as error:
-            raise classify(self.address, error) from None
         return answer
 
     def stream(self, method: Method[Q, A], *, metadata: Metadata = ()) -> grpc.aio.StreamStreamCall[Q, A]:
-        """Open a bidirectional stream."""
-        opened: grpc.aio.StreamStreamCall[Q, A] = self._caller(method, self._channel.stream_stream)(metadata=metadata)
+        """Open a bidirectional stream. Raises :class:`CallFailed` after :meth:`close`."""
+        with failures_of(self.address):
+            opened: grpc.aio.StreamStreamCall[Q, A] = self._caller(method, self._channel.stream_stream)(
+                metadata=metadata
+            )
         return opened
 
     async def close(self) -> None:
@@ -146,9 +173,8 @@ class Endpoint:
 
     async def _probe(self) -> CallFailed | None:
         try:
-            await self._unary(STATUS)(pb.StatusRequest(), timeout=CONNECT_TIMEOUT)
-        except grpc.aio.AioRpcError as error:
-            failure = classify(self.address, error)
+            await self.call(STATUS, pb.StatusRequest(), timeout=CONNECT_TIMEOUT)
+        except CallFailed as failure:
             # Any answer of the member itself, a refusal too, shows that there is a connection.
             if failure.cause in {Cause.BROKEN, Cause.TIMEOUT, Cause.UNREACHABLE}:
                 return CallFailed(Cause.UNREACHABLE, self.address, failure.detail)

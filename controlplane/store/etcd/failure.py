@@ -38,23 +38,24 @@ class CallFailed(Exception):
 
     def error(self, *, uncertain: bool = False) -> TrimtabError:
         """What the house is told. ``uncertain``: a write may have happened, in this try or an earlier one."""
-        if self.cause.passing and self.cause is not Cause.TOKEN:
-            if uncertain:
-                return TrimtabError(
-                    Code.STORE_TIMEOUT,
-                    f"{self}; the write may or may not have happened",
-                    hint="read again before writing again",
-                )
-            code = Code.STORE_TIMEOUT if self.cause is Cause.TIMEOUT else Code.STORE_UNAVAILABLE
-            return TrimtabError(code, str(self), hint="is etcd running, does it have a quorum, can it be reached?")
         match self.cause:
             case Cause.COMPACTED:
                 return TrimtabError(Code.STORE_COMPACTED, str(self), hint="list again")
+            # Also after a lost try: what it may have written on the lease went with the lease.
             case Cause.LEASE:
                 return TrimtabError(Code.SESSION_LOST, str(self), hint="the session ended; open a new one")
+            case _ if uncertain:
+                message = f"{self}; the write may or may not have happened"
+                return TrimtabError(Code.STORE_TIMEOUT, message, hint="read again before writing again")
+            case Cause.TIMEOUT:
+                return TrimtabError(Code.STORE_TIMEOUT, str(self), hint=_AWAY)
+            case Cause.UNREACHABLE | Cause.BROKEN:
+                return TrimtabError(Code.STORE_UNAVAILABLE, str(self), hint=_AWAY)
             case _:
                 return TrimtabError(Code.STORE_REFUSED, str(self), hint=_hint(self.detail))
 
+
+_AWAY = "is etcd running, does it have a quorum, can it be reached?"
 
 # etcd's messages are part of its API: its own clients tell errors apart by them. First match wins.
 _BY_MESSAGE: tuple[tuple[str, Cause], ...] = (

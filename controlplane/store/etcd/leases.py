@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 
-import grpc
-
 from controlplane.store.etcd import rpc_pb2 as pb
 from controlplane.store.etcd.backoff import Backoff
 from controlplane.store.etcd.cluster import TOKEN_TRIES, Cluster
-from controlplane.store.etcd.endpoint import CONNECT_TIMEOUT, KEEPALIVE, Endpoint
-from controlplane.store.etcd.failure import CallFailed, Cause, classify
+from controlplane.store.etcd.endpoint import CONNECT_TIMEOUT, KEEPALIVE, Endpoint, failures_of
+from controlplane.store.etcd.failure import CallFailed, Cause
 
 # Renewals under way at once: enough to hide the way there and back, few enough to fit any flow-control window.
 WINDOW = 256
@@ -30,6 +28,7 @@ async def renew(cluster: Cluster, leases: Sequence[int]) -> dict[int, float]:
     patience = loop.time() + cluster.options.timeout
     tokens = 0
     while pending:
+        cluster.check_open()
         endpoint = cluster.current
         try:
             await _renew_at(cluster, endpoint, pending, left)
@@ -59,40 +58,27 @@ async def _renew_at(cluster: Cluster, endpoint: Endpoint, leases: Sequence[int],
     silence = cluster.options.timeout / 2
     try:
         async with asyncio.timeout(silence) as limit:
-            unanswered = 0
-            for window in _windows(leases):
-                for lease in window:
-                    await call.write(pb.LeaseKeepAliveRequest(ID=lease))
-                # One window stays under way while the next is written.
-                while unanswered:
-                    await _answer(call, endpoint, left)
-                    unanswered -= 1
-                    limit.reschedule(loop.time() + silence)
-                unanswered = len(window)
-            while unanswered:
-                await _answer(call, endpoint, left)
-                unanswered -= 1
-                limit.reschedule(loop.time() + silence)
+            with failures_of(endpoint.address):
+                unanswered = 0
+                for window in (*_windows(leases), ()):
+                    for lease in window:
+                        await call.write(pb.LeaseKeepAliveRequest(ID=lease))
+                    # One window stays under way while the next is written.
+                    for _ in range(unanswered):
+                        answer = await call.read()
+                        if not isinstance(answer, pb.LeaseKeepAliveResponse):
+                            raise CallFailed(Cause.BROKEN, endpoint.address, "the stream of renewals ended")
+                        left[answer.ID] = float(max(answer.TTL, 0))
+                        limit.reschedule(loop.time() + silence)
+                    unanswered = len(window)
     except TimeoutError:
         raise CallFailed(Cause.TIMEOUT, endpoint.address, f"no renewal answered within {silence:.1f} s") from None
-    except grpc.aio.AioRpcError as error:
-        failure = classify(endpoint.address, error)
+    except CallFailed as failure:
         if failure.cause is Cause.TOKEN:
             cluster.forget_token(metadata)
-        raise failure from None
+        raise
     finally:
         call.cancel()
-
-
-async def _answer(
-    call: grpc.aio.StreamStreamCall[pb.LeaseKeepAliveRequest, pb.LeaseKeepAliveResponse],
-    endpoint: Endpoint,
-    left: dict[int, float],
-) -> None:
-    answer = await call.read()
-    if not isinstance(answer, pb.LeaseKeepAliveResponse):
-        raise CallFailed(Cause.BROKEN, endpoint.address, "the stream of renewals ended")
-    left[answer.ID] = float(max(answer.TTL, 0))
 
 
 def _windows(leases: Sequence[int]) -> Iterator[Sequence[int]]:

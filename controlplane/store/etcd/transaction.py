@@ -40,6 +40,11 @@ def to_bytes(key: str) -> bytes:
     return key.encode("utf-8", "surrogateescape")
 
 
+def range_start(prefix: str) -> bytes:
+    """The first key that starts with ``prefix``; etcd knows no empty key."""
+    return to_bytes(prefix) or b"\0"
+
+
 def range_end(prefix: str) -> bytes:
     """The first key behind everything that starts with ``prefix``."""
     start = to_bytes(prefix).rstrip(b"\xff")
@@ -62,18 +67,17 @@ def request(transaction: Transaction) -> pb.TxnRequest:
     )
 
 
-def second_request(transaction: Transaction) -> pb.TxnRequest | None:
-    """What to send after an answer was lost: the same, reading back. None when it must not be sent again."""
-    if not spends_its_guard(transaction) or len(transaction.then) + len(transaction.read) > MAX_OPERATIONS:
-        return None
+def may_repeat(transaction: Transaction) -> bool:
+    """Whether the transaction may be sent again, as :func:`second_request`, after its answer was lost."""
+    fits = len(transaction.then) + len(transaction.read) <= MAX_OPERATIONS
+    return fits and any(_spent(compare, operation) for compare in transaction.compare for operation in transaction.then)
+
+
+def second_request(transaction: Transaction) -> pb.TxnRequest:
+    """What to send after an answer was lost: the same, reading back when it finds its guard spent."""
     again = request(transaction)
     again.failure.extend(_read_back(operation) for operation in transaction.then)
     return again
-
-
-def spends_its_guard(transaction: Transaction) -> bool:
-    """Whether a comparison is certain to fail once the transaction has been carried out."""
-    return any(_spent(compare, operation) for compare in transaction.compare for operation in transaction.then)
 
 
 def outcome(transaction: Transaction, answer: pb.TxnResponse) -> Outcome:
@@ -128,11 +132,13 @@ def _compare(compare: Compare) -> pb.Compare:
 
 
 def _write(operation: Put | Delete) -> pb.RequestOp:
-    key = to_bytes(operation.key)
     if isinstance(operation, Put):
-        return pb.RequestOp(request_put=pb.PutRequest(key=key, value=operation.value, lease=operation.lease))
-    end = range_end(operation.key) if operation.prefix else b""
-    return pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=key, range_end=end))
+        put = pb.PutRequest(key=to_bytes(operation.key), value=operation.value, lease=operation.lease)
+        return pb.RequestOp(request_put=put)
+    if operation.prefix:
+        below = pb.DeleteRangeRequest(key=range_start(operation.key), range_end=range_end(operation.key))
+        return pb.RequestOp(request_delete_range=below)
+    return pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=to_bytes(operation.key)))
 
 
 def _read(key: str) -> pb.RequestOp:
@@ -141,6 +147,6 @@ def _read(key: str) -> pb.RequestOp:
 
 def _read_back(operation: Put | Delete) -> pb.RequestOp:
     if isinstance(operation, Delete) and operation.prefix:
-        end = range_end(operation.key)
-        return pb.RequestOp(request_range=pb.RangeRequest(key=to_bytes(operation.key), range_end=end, limit=1))
+        start, end = range_start(operation.key), range_end(operation.key)
+        return pb.RequestOp(request_range=pb.RangeRequest(key=start, range_end=end, limit=1))
     return _read(operation.key)

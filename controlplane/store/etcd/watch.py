@@ -20,9 +20,9 @@ import grpc
 from controlplane.store.etcd import rpc_pb2 as pb
 from controlplane.store.etcd.backoff import Backoff
 from controlplane.store.etcd.cluster import TOKEN_TRIES, Cluster
-from controlplane.store.etcd.endpoint import CONNECT_TIMEOUT, RANGE, STATUS, WATCH, Endpoint, Metadata
-from controlplane.store.etcd.failure import CallFailed, Cause, classify, classify_reason
-from controlplane.store.etcd.transaction import key_value, range_end, to_bytes
+from controlplane.store.etcd.endpoint import CONNECT_TIMEOUT, RANGE, STATUS, WATCH, Endpoint, Metadata, failures_of
+from controlplane.store.etcd.failure import CallFailed, Cause, classify_reason
+from controlplane.store.etcd.transaction import key_value, range_end, range_start
 from controlplane.store.etcd.versions import progress_in_order
 from controlplane.store.port import WatchBatch, WatchEvent
 
@@ -41,29 +41,38 @@ async def watch(cluster: Cluster, prefix: str, after: int) -> AsyncGenerator[Wat
     (it was restored or emptied), ``STORE_REFUSED`` when the user may not watch.
     """
     backoff = Backoff()
-    tokens = 0
+    tokens = failures = 0
     while not cluster.closing:
         endpoint = cluster.current
         try:
             async with aclosing(_watch_at(cluster, endpoint, prefix, after)) as batches:
                 async for batch in batches:
-                    after = batch.revision
-                    tokens = 0
+                    if failures:
+                        log.info("watch of %s: resumed at revision %d with etcd %s", prefix, after, endpoint.address)
+                    tokens = failures = 0
                     backoff.reset()
-                    yield batch
+                    if batch.revision > after:
+                        after = batch.revision
+                        yield batch
         except CallFailed as failure:
             tokens += failure.cause is Cause.TOKEN
             if not failure.cause.passing or tokens > TOKEN_TRIES:
                 raise failure.error() from None
             if not cluster.closing:
-                log.warning("watch of %s at revision %d: %s; resuming", prefix, after, failure)
+                # Once is news; that it goes on is not.
+                level = logging.DEBUG if failures else logging.WARNING
+                log.log(level, "watch of %s at revision %d: %s; resuming", prefix, after, failure)
+            failures += 1
             if failure.cause is not Cause.TOKEN:
                 cluster.leave(endpoint)
         await cluster.pause(backoff.next())
 
 
 async def _watch_at(cluster: Cluster, endpoint: Endpoint, prefix: str, after: int) -> AsyncGenerator[WatchBatch, None]:
-    """Watch at one member until something fails. Raises :class:`CallFailed`."""
+    """Watch at one member until something fails; the first batch, an empty one at ``after``, says that it began.
+
+    Raises :class:`CallFailed`.
+    """
     await endpoint.connect(CONNECT_TIMEOUT)
     metadata = await cluster.metadata(endpoint, CONNECT_TIMEOUT)
     try:
@@ -73,13 +82,13 @@ async def _watch_at(cluster: Cluster, endpoint: Endpoint, prefix: str, after: in
             events: list[WatchEvent] = []
             while True:
                 response = await ear.hear()
-                if response is None:
-                    return
                 _check(endpoint, response)
                 events += [event for event in map(_event, response.events) if event.revision > after]
                 if response.fragment:
                     continue
-                if events:
+                if response.created:
+                    yield WatchBatch(after, ())
+                elif events:
                     after = events[-1].revision
                     yield WatchBatch(after, tuple(events))
                     events = []
@@ -98,7 +107,8 @@ async def _examine(endpoint: Endpoint, metadata: Metadata, prefix: str, after: i
     A store that is behind ``after`` has lost history; a watch from there would silently wait for it to come again.
     """
     status = await endpoint.call(STATUS, pb.StatusRequest(), timeout=CONNECT_TIMEOUT, metadata=metadata)
-    request = pb.RangeRequest(key=to_bytes(prefix), range_end=range_end(prefix), count_only=True)
+    # Only a read that the whole cluster agrees on tells its revision; the member's own may lag behind.
+    request = pb.RangeRequest(key=range_start(prefix), keys_only=True)
     answer = await endpoint.call(RANGE, request, timeout=CONNECT_TIMEOUT, metadata=metadata)
     if answer.header.revision < after:
         raise CallFailed(
@@ -118,7 +128,7 @@ def _check(endpoint: Endpoint, response: pb.WatchResponse) -> None:
 
 
 def _is_progress(response: pb.WatchResponse, trusted: bool) -> bool:
-    return not response.created and (trusted or response.watch_id != ASKED_FOR)
+    return not response.events and (trusted or response.watch_id != ASKED_FOR)
 
 
 def _event(event: pb.Event) -> WatchEvent:
@@ -145,12 +155,11 @@ class _Ear:
     async def __aexit__(self, *_: object) -> None:
         self._call.cancel()
         self._asking.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._asking
+        await asyncio.wait({self._asking})
 
     async def create(self, prefix: str, start: int) -> None:
         request = pb.WatchCreateRequest(
-            key=to_bytes(prefix),
+            key=range_start(prefix),
             range_end=range_end(prefix),
             # Zero would mean "from now on".
             start_revision=max(start, 1),
@@ -159,16 +168,17 @@ class _Ear:
         )
         await self._write(pb.WatchRequest(create_request=request))
 
-    async def hear(self) -> pb.WatchResponse | None:
-        """The next response; None when the stream was closed from our side. Raises :class:`CallFailed`."""
+    async def hear(self) -> pb.WatchResponse:
+        """The next response. Raises :class:`CallFailed`."""
         self._waiting_since = asyncio.get_running_loop().time()
         try:
-            response = await self._call.read()
-        except grpc.aio.AioRpcError as error:
-            raise classify(self._endpoint.address, error) from None
-        except asyncio.CancelledError:
-            self._raise_for_cancel()
-            return None
+            with failures_of(self._endpoint.address):
+                response = await self._call.read()
+        except CallFailed as failure:
+            if self._stalled:
+                detail = f"the watch was silent for {self._silence:.1f} s"
+                raise CallFailed(Cause.TIMEOUT, self._endpoint.address, detail) from failure
+            raise
         finally:
             self._waiting_since = None
         if not isinstance(response, pb.WatchResponse):
@@ -177,11 +187,11 @@ class _Ear:
 
     async def _write(self, request: pb.WatchRequest) -> None:
         try:
-            await self._call.write(request)
-        except grpc.aio.AioRpcError as error:
-            raise classify(self._endpoint.address, error) from None
-        except asyncio.InvalidStateError:
-            raise CallFailed(Cause.BROKEN, self._endpoint.address, "the watch stream ended") from None
+            async with asyncio.timeout(self._silence):
+                with failures_of(self._endpoint.address):
+                    await self._call.write(request)
+        except TimeoutError:
+            raise CallFailed(Cause.TIMEOUT, self._endpoint.address, "the watch takes no more requests") from None
 
     async def _ask(self) -> None:
         loop = asyncio.get_running_loop()
@@ -199,11 +209,3 @@ class _Ear:
             elif loop.time() - since > self._silence:
                 self._stalled = True
                 self._call.cancel()
-
-    def _raise_for_cancel(self) -> None:
-        """Tell our own task's cancellation from the stream's: gRPC raises the same for both."""
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise asyncio.CancelledError
-        if self._stalled:
-            raise CallFailed(Cause.TIMEOUT, self._endpoint.address, f"the watch was silent for {self._silence:.1f} s")

@@ -139,25 +139,21 @@ async def test_a_create_that_another_has_overwritten_since_is_called_unknown(
 
 
 async def test_a_write_that_never_left_is_made_when_the_way_is_free_again(
-    store: EtcdStore, direct: EtcdStore, link: Link, mesh_prefix: str
+    direct: EtcdStore, link: Link, mesh_prefix: str
 ) -> None:
     link.refusing = True
-    link.cut()
-    connections = link.connections
-    async with asyncio.timeout(20):
-        while link.connections == connections:
-            with pytest.raises(TrimtabError):
-                async with asyncio.timeout(5):
-                    await EtcdStore(EtcdOptions((link.endpoint,), timeout=0.2)).status()
+    store = EtcdStore(EtcdOptions((link.endpoint,), timeout=10))
     commit = asyncio.create_task(store.commit(Transaction(then=(Put(mesh_prefix, b"v"),))))
-    await asyncio.sleep(0.3)
+    async with asyncio.timeout(20):
+        while link.connections < 2:
+            await asyncio.sleep(0.01)
     assert not commit.done()
     link.refusing = False
     outcome = await commit
-    assert outcome.succeeded
     found = await direct.get(mesh_prefix)
     assert found is not None
-    assert found.mod_revision == outcome.revision
+    assert (outcome.succeeded, outcome.revision) == (True, found.mod_revision)
+    await store.close()
 
 
 async def test_reads_are_repeated_freely(store: EtcdStore, direct: EtcdStore, link: Link, mesh_prefix: str) -> None:
@@ -185,3 +181,32 @@ async def test_renewals_go_on_where_the_stream_broke(store: EtcdStore, direct: E
     await asyncio.sleep(0.2)
     link.cut()
     assert await renewal == dict.fromkeys(leases, 60.0)
+
+
+async def test_closing_the_store_ends_what_is_under_way(
+    store: EtcdStore, direct: EtcdStore, link: Link, mesh_prefix: str
+) -> None:
+    link.mute()
+    read = asyncio.create_task(store.get(mesh_prefix))
+    write = asyncio.create_task(store.commit(create(mesh_prefix)))
+    renewal = asyncio.create_task(store.renew([1, 2]))
+    await until_written(direct, mesh_prefix)
+    await store.close()
+    codes = []
+    for task in (read, write, renewal):
+        with pytest.raises(TrimtabError) as ended:
+            await asyncio.wait_for(task, 20)
+        codes.append(ended.value.code)
+    assert codes == [Code.STORE_UNAVAILABLE, Code.STORE_TIMEOUT, Code.STORE_UNAVAILABLE]
+
+
+async def test_who_gives_up_waiting_is_cancelled_and_the_store_goes_on(
+    store: EtcdStore, link: Link, mesh_prefix: str
+) -> None:
+    link.mute()
+    for call in (store.get(mesh_prefix), store.renew([1]), anext(aiter(store.watch(mesh_prefix, after=0)))):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await call
+    link.cut()
+    assert await store.get(mesh_prefix) is None
