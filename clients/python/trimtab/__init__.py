@@ -6,10 +6,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trimtab.aio import AsyncMesh as AsyncMesh
+    from trimtab.aio import AsyncRegistration as AsyncRegistration
+    from trimtab.callbacks import Watch as Watch
     from trimtab.calls import Pick as Pick
+    from trimtab.configs import LiveConfig as LiveConfig
     from trimtab.core.endpoints import Endpoint as Endpoint
     from trimtab.core.endpoints import Health as Health
     from trimtab.core.endpoints import ServiceState as ServiceState
+    from trimtab.engine import Status as Status
     from trimtab.errors import ConfigInvalid as ConfigInvalid
     from trimtab.errors import MeshClosed as MeshClosed
     from trimtab.errors import NoEndpoints as NoEndpoints
@@ -19,27 +24,52 @@ if TYPE_CHECKING:
     from trimtab.errors import SnapshotInvalid as SnapshotInvalid
     from trimtab.errors import TrimtabError as TrimtabError
     from trimtab.mesh import Mesh as Mesh
-    from trimtab.mesh import Registration as Registration
+    from trimtab.registration import Registration as Registration
 
 # Imported on first use: whoever needs only the stubs (the control plane) does not pay for gRPC's start.
 _HOMES = {
+    "AsyncMesh": "trimtab.aio",
+    "AsyncRegistration": "trimtab.aio",
     "ConfigInvalid": "trimtab.errors",
     "Endpoint": "trimtab.core.endpoints",
     "Health": "trimtab.core.endpoints",
+    "LiveConfig": "trimtab.configs",
     "Mesh": "trimtab.mesh",
     "MeshClosed": "trimtab.errors",
     "NoEndpoints": "trimtab.errors",
     "NotConnected": "trimtab.errors",
     "Pick": "trimtab.calls",
     "Refused": "trimtab.errors",
-    "Registration": "trimtab.mesh",
+    "Registration": "trimtab.registration",
     "ServiceState": "trimtab.core.endpoints",
     "SettingsInvalid": "trimtab.errors",
     "SnapshotInvalid": "trimtab.errors",
+    "Status": "trimtab.engine",
     "TrimtabError": "trimtab.errors",
+    "Watch": "trimtab.callbacks",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = [
+    "AsyncMesh",
+    "AsyncRegistration",
+    "ConfigInvalid",
+    "Endpoint",
+    "Health",
+    "LiveConfig",
+    "Mesh",
+    "MeshClosed",
+    "NoEndpoints",
+    "NotConnected",
+    "Pick",
+    "Refused",
+    "Registration",
+    "ServiceState",
+    "SettingsInvalid",
+    "SnapshotInvalid",
+    "Status",
+    "TrimtabError",
+    "Watch",
+]
 
 
 def __getattr__(name: str) -> Any:

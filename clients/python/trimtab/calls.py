@@ -27,7 +27,9 @@ class Pick:
     def __enter__(self) -> Pick:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.done(kind is None)
 
     def __repr__(self) -> str:
@@ -53,11 +55,20 @@ class LockedTally(Tally):
         with self._lock:
             super().finish(ok)
 
+    def take(self) -> tuple[int, int]:
+        """Return calls and failures since the last take."""
+        with self._lock:
+            return super().take()
+
 
 class InFlight:
     """The number of calls being served right now: ``int(serving)``. ``with serving:`` around each, or enter and exit."""
 
     def __init__(self) -> None:
+        self.revive()
+
+    def revive(self) -> None:
+        """Begin at 0, at first and in a forked child, which serves none of its parent's calls."""
         self._lock = threading.Lock()
         self._count = 0
 
@@ -78,5 +89,7 @@ class InFlight:
         self.enter()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.exit()

@@ -53,6 +53,7 @@ class Connection:
         self.welcomed = False
         self._deliver = deliver
         self._outbox: queue.SimpleQueue[ClientMessage | None] = queue.SimpleQueue()
+        self._writer: threading.Thread | None = None
         self._channel = _channel(server, settings)
         metadata = (("authorization", f"Bearer {settings.token}"),) if settings.token else ()
         connect = self._channel.stream_stream(
@@ -75,12 +76,16 @@ class Connection:
         self._channel.close()
 
     def join(self, timeout: float) -> None:
-        """Wait for the reader thread."""
-        if self._reader is not threading.current_thread():
-            self._reader.join(timeout)
+        """Wait for the threads of this stream, after ``close``."""
+        for thread in (self._reader, self._writer):
+            if thread is not None and thread is not threading.current_thread():
+                thread.join(timeout)
 
     def _outgoing(self) -> Iterator[ClientMessage]:
-        return iter(self._outbox.get, None)
+        # gRPC draws from this on a thread of its own, which must be gone before the process forks or exits.
+        self._writer = threading.current_thread()
+        while (message := self._outbox.get()) is not None:
+            yield message
 
     def _read(self) -> None:
         refusal: Refused | None = None

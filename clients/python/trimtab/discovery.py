@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from trimtab.core.endpoints import Endpoint, Health, Mismatch, ServiceState, Tally
 from trimtab.core.picker import Algorithm, Picker, build_picker
 from trimtab.errors import NoEndpoints
-from trimtab.v1.mesh_pb2 import Refusal
+from trimtab.v1.mesh_pb2 import EndpointReport, Refusal
 from trimtab.v1.types_pb2 import Kind, Resource
 
 logger = logging.getLogger("trimtab")
@@ -28,15 +28,19 @@ class Callee:
 
     def __init__(self, name: str, algorithm: Algorithm, state: ServiceState | None = None) -> None:
         self.name = name
-        self.settled = False
-        self.confirmed = False
         self._algorithm = algorithm
         self._sequence = itertools.count(random.getrandbits(16))
+        self._listeners: list[Callable[[ServiceState], None]] = []
+        self.revive(state or ServiceState(name))
+
+    def revive(self, state: ServiceState) -> None:
+        """Begin with what is known from elsewhere: from disk, or in a forked child from its parent."""
+        self.settled = False
+        self.confirmed = False
         self._lock = threading.Lock()
         self._waiting: list[tuple[Predicate, Future[None]]] = []
-        self._listeners: list[Callable[[ServiceState], None]] = []
-        self.state = state or ServiceState(name)
-        self.picker: Picker = build_picker(algorithm, self.state, self._sequence)
+        self.state = state
+        self.picker: Picker = build_picker(self._algorithm, state, self._sequence)
 
     def swap(self, state: ServiceState) -> None:
         """Make ``state`` the current one: a call that begins now picks from it."""
@@ -112,12 +116,21 @@ def is_settled(callee: Callee) -> bool:
 class Discovery:
     """All services that are followed, by full name ``NAMESPACE/SERVICE``."""
 
-    def __init__(self, algorithm: Algorithm, new_tally: Callable[[], Tally], load: Callable[[str], ServiceState | None]) -> None:
+    def __init__(
+        self, algorithm: Algorithm, new_tally: Callable[[], Tally], load: Callable[[str], ServiceState | None]
+    ) -> None:
         self._algorithm = algorithm
         self._new_tally = new_tally
         self._load = load
         self._lock = threading.Lock()
         self._callees: dict[str, Callee] = {}
+
+    def revive(self) -> None:
+        """Begin anew in a forked child: the parent's knowledge stays, to be confirmed; its calls are not ours."""
+        self._lock = threading.Lock()
+        for callee in self._callees.values():
+            fresh = ServiceState(callee.name).apply(callee.state.to_resource(), self._new_tally)
+            callee.revive(fresh.as_stale())
 
     def callee(self, name: str) -> tuple[Callee, bool]:
         """Return what is known of ``name`` and whether it is followed only from now on."""
@@ -158,6 +171,36 @@ class Discovery:
         for callee in self.callees():
             callee.settle()
 
+    def forget(self, name: str) -> bool:
+        """Follow a service no longer. Returns False when it was not followed."""
+        with self._lock:
+            return self._callees.pop(name, None) is not None
+
+    def find(self, name: str) -> Callee | None:
+        """Return what is known of a service that is followed."""
+        return self._callees.get(name)
+
+    def report(self, limit: int) -> list[EndpointReport]:
+        """Return the calls since the last report, per endpoint, at most ``limit`` entries, most failures first."""
+        entries: list[EndpointReport] = []
+        for callee in self.callees():
+            for endpoint in callee.state.endpoints.values():
+                tally = endpoint.tally
+                if not tally.calls:
+                    continue
+                calls, failures = tally.take()
+                entries.append(
+                    EndpointReport(
+                        service=callee.name,
+                        endpoint=endpoint.id,
+                        calls=calls,
+                        failures=failures,
+                        in_flight=max(0, tally.in_flight),
+                    )
+                )
+        entries.sort(key=lambda e: (-e.failures, -e.calls))
+        return entries[:limit]
+
     def calling(self) -> int:
         """Return the number of calls in flight."""
         return sum(e.tally.in_flight for c in self.callees() for e in c.state.endpoints.values())
@@ -169,7 +212,9 @@ def explain(callee: Callee, connected: bool, servers: tuple[str, ...], why: str)
     away = "" if connected else f"; no connection to {', '.join(servers)}" + (f" ({why})" if why else "")
     if not callee.confirmed and not state.endpoints:
         if connected:
-            return NoEndpoints(f"{name}: the server has not answered yet", service=name, hint="try again, or use wait_ready()")
+            return NoEndpoints(
+                f"{name}: the server has not answered yet", service=name, hint="try again, or use wait_ready()"
+            )
         return NoEndpoints(
             f"{name}: nothing is known of it{away}, and there is no snapshot on disk",
             service=name,
@@ -177,7 +222,7 @@ def explain(callee: Callee, connected: bool, servers: tuple[str, ...], why: str)
         )
     if not state.version:
         return NoEndpoints(
-            f"{name}: the mesh has never heard of it{away}", service=name, hint="check the name and namespace, and that it registers"
+            f"{name}: the mesh has never heard of it{away}", service=name, hint="check its name and namespace"
         )
     if not state.endpoints:
         return NoEndpoints(f"{name}: all its instances are gone{away}", service=name, hint="start one")

@@ -5,6 +5,8 @@ Whatever takes time is returned as a ``concurrent.futures.Future``; the two face
 
 from __future__ import annotations
 
+import atexit
+import functools
 import importlib.metadata
 import logging
 import os
@@ -12,26 +14,36 @@ import random
 import socket
 import sys
 import threading
+import time
 import uuid
+import weakref
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+from trimtab.callbacks import Callbacks, Watch
 from trimtab.calls import InFlight, LockedTally, Pick
-from trimtab.core.endpoints import ServiceState, Tally
-from trimtab.core.session import Event, Session, Step
+from trimtab.configs import ConfigFile, LiveConfig, reader_of
+from trimtab.core.endpoints import Mismatch, ServiceState, Tally
+from trimtab.core.session import Arrived, Crowded, Event, Session, Step
 from trimtab.discovery import Callee, Discovery, explain
-from trimtab.enrolment import Enrolment, Enrolments
+from trimtab.disk import Disk
+from trimtab.enrolment import Enrolment, Enrolments, describe, own_address
 from trimtab.errors import MeshClosed, NotConnected, SettingsInvalid
+from trimtab.fork import tell_of_forks
 from trimtab.settings import Settings
 from trimtab.stream import Command, Link, Stream
-from trimtab.v1.mesh_pb2 import Refusal
+from trimtab.v1.mesh_pb2 import Refusal, Report
 from trimtab.v1.types_pb2 import Instance, Kind, Load, Node, Resource
 
 logger = logging.getLogger("trimtab")
 
 LoadSource = Callable[[], tuple[float, float]]
+
+_REPORT_PAUSE = 5.0
+_REPORT_LIMIT = 1000
+_PARK_TIMEOUT = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +51,8 @@ class Status:
     """Where this process stands towards the mesh.
 
     ``session_state``: none, attached, pending, resuming or lost. ``revision``: store revision up to which everything
-    followed is complete. ``stale``: without a server, so that what is known may be old.
+    followed is complete. ``stale``: without a server, so that what is known may be old; ``lag``: for how many seconds (None:
+    there never was one). ``connects`` counts streams opened so far.
     """
 
     connected: bool
@@ -49,6 +62,7 @@ class Status:
     session_state: str
     revision: int
     stale: bool
+    lag: float | None
     services: int
     connects: int
     last_error: str
@@ -60,20 +74,28 @@ class Engine:
     def __init__(self, settings: Settings, load: LoadSource | None) -> None:
         self.settings = settings
         self.serving = InFlight()
+        self.callbacks = Callbacks()
         self.closed = False
         self._load_source = load
         self._rng = random.Random()
         self._ready: dict[tuple[str, str | None], Callee] = {}
-        self._begin()
-
-    def _begin(self) -> None:
-        """Build everything that threads touch; after a fork once more, because none of the parent's threads is here."""
+        self._configs: dict[str, ConfigFile] = {}
+        self._disk = Disk(settings, self._as_resource)
         gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+        self.discovery = Discovery(settings.algorithm, Tally if gil else LockedTally, self._from_disk)
+        self._rest()
+        tell_of_forks(self)
+        # A weak reference: an engine that was never used may go before the process does.
+        self._at_exit = functools.partial(_close, weakref.ref(self))
+        atexit.register(self._at_exit)
+
+    def _rest(self) -> None:
+        """Have no stream yet: at first, and in a forked child, which has none of its parent's threads."""
         self._lock = threading.Lock()
         self._stream: Stream | None = None
         self._enrolments = Enrolments()
         self._revision = 0
-        self.discovery = Discovery(self.settings.algorithm, Tally if gil else LockedTally, self._from_disk)
+        self._next_report = 0.0
 
     # Calling
 
@@ -100,6 +122,22 @@ class Engine:
         if not self.closed:
             self._ready[(service, namespace)] = callee
 
+    def forget(self, service: str) -> None:
+        """Follow a service no longer. Does nothing when it is not followed."""
+        name = self.service_name(service)
+        if not self.discovery.forget(name):
+            return
+        self._ready = {key: callee for key, callee in self._ready.items() if callee.name != name}
+        if self._stream is not None:
+            self.post(lambda session, now: session.unsubscribe([(Kind.KIND_ENDPOINTS, name)]))
+
+    def watch(self, service: str, callback: Callable[[ServiceState], object]) -> Watch:
+        """Have a callback told of every new state of a service."""
+        callee = self.discover(service)
+        watch = Watch(self.callbacks, callback)
+        watch.stop = callee.listen(watch.offer)
+        return watch
+
     def no_endpoints(self, callee: Callee) -> Exception:
         """Return the error that tells why nobody can be called."""
         link = self.link
@@ -114,7 +152,67 @@ class Engine:
             raise SettingsInvalid(f"service {service!r} is no name", hint="SERVICE or NAMESPACE/SERVICE")
         return f"{space}/{name}"
 
+    # Configuration
+
+    def config(self, name: str, model: Any, default: Any) -> tuple[LiveConfig[Any], Future[None]]:
+        """Return a live value and a future that is done when a server answered, or cannot. Raises SettingsInvalid."""
+        full = self._config_name(name)
+        live: LiveConfig[Any] = LiveConfig(full, reader_of(model), default, self.callbacks, self.wake)
+        file = self._configs.get(full)
+        fresh = False
+        if file is None:
+            saved = self._disk.load((Kind.KIND_CONFIG, full))
+            with self._lock:
+                fresh = full not in self._configs
+                file = self._configs.setdefault(full, ConfigFile(full))
+            if fresh and saved is not None:
+                file.apply(saved.resource, stale=True)
+        future = file.add(live)
+        started = self._ensure()
+        if fresh and not started:
+            self.post(lambda session, now: session.subscribe([(Kind.KIND_CONFIG, full)]))
+        return live, future
+
+    def settle(self, live: LiveConfig[Any]) -> None:
+        """Wait no longer for a file."""
+        self._configs[live.file].settle()
+
+    def _config_name(self, name: str) -> str:
+        parts = name.split("/")
+        if len(parts) == 2:
+            parts.insert(0, self.settings.namespace)
+        if len(parts) != 3 or not all(parts):
+            raise SettingsInvalid(f"config {name!r} is no name", hint="APP/FILE or NAMESPACE/APP/FILE")
+        return "/".join(parts)
+
     # Registering
+
+    def describe(
+        self,
+        service: str,
+        namespace: str | None,
+        port: int,
+        *,
+        address: str | None,
+        id_: str | None,
+        weight: int | None,
+        zone: str | None,
+        metadata: Mapping[str, str] | None,
+        state: str,
+    ) -> Instance:
+        """Return the instance to register, with what is left out filled in. May look up a name. Raises SettingsInvalid."""
+        space, _, name = self.service_name(service, namespace).partition("/")
+        return describe(
+            space,
+            name,
+            port,
+            address=address or own_address(self.settings.servers[0]),
+            id_=id_ or "",
+            weight=weight or 0,
+            zone=self.settings.zone if zone is None else zone,
+            metadata=metadata or {},
+            state=state,
+        )
 
     def enrol(self, instance: Instance) -> tuple[Enrolment, Future[None]]:
         """Want an instance registered."""
@@ -163,6 +261,7 @@ class Engine:
             session_state=link.session_state,
             revision=self._revision,
             stale=not link.connected,
+            lag=0.0 if link.connected else None if link.away_since is None else time.monotonic() - link.away_since,
             services=len(self.discovery.callees()),
             connects=link.connects,
             last_error=str(link.last_error or ""),
@@ -179,6 +278,11 @@ class Engine:
             raise MeshClosed
         stream.post(command)
 
+    def wake(self) -> None:
+        """Have the stream run: a forked child has none until it needs one. Does nothing once closed."""
+        if self._stream is None and not self.closed:
+            self._ensure()
+
     def close(self, timeout: float) -> None:
         """Say Goodbye and stop every thread. Returns after at most about ``timeout`` seconds."""
         with self._lock:
@@ -186,24 +290,28 @@ class Engine:
                 return
             self.closed = True
             stream = self._stream
+        atexit.unregister(self._at_exit)
+        deadline = time.monotonic() + timeout
         self._ready.clear()
-        self.discovery.unreachable()
+        self._settle_all()
+        # The disk first: it asks for what the stream knows.
+        self._disk.close(timeout)
         if stream is not None:
-            stream.close(timeout)
+            stream.close(max(0.1, deadline - time.monotonic()))
+        self.callbacks.close(max(0.1, deadline - time.monotonic()))
 
     def _ensure(self) -> bool:
         """Start the stream unless it runs. Returns True when it did; everything followed is then in its Hello."""
-        if self.closed:
-            raise MeshClosed
-        if self._stream is not None:
+        if self._stream is not None and not self.closed:
             return False
         with self._lock:
             if self.closed:
                 raise MeshClosed
             if self._stream is not None:
                 return False
-            session = Session(self._node(), self._rng, self._load)
+            session = Session(self._node(), self._rng, self._load, self._report)
             session.subscribe((Kind.KIND_ENDPOINTS, c.name) for c in self.discovery.callees())
+            session.subscribe((Kind.KIND_CONFIG, name) for name in list(self._configs))
             self._stream = Stream(self.settings, session, self)
             self._stream.start()
             return True
@@ -238,37 +346,100 @@ class Engine:
             cpu = memory = -1.0
         return Load(cpu=cpu, memory=memory, serving=max(0, int(self.serving)), calling=max(0, self.discovery.calling()))
 
+    def _report(self) -> Report | None:
+        now = time.monotonic()
+        if now < self._next_report:
+            return None
+        self._next_report = now + _REPORT_PAUSE
+        entries = self.discovery.report(_REPORT_LIMIT)
+        return Report(endpoints=entries) if entries else None
+
     # What the stream tells (its thread)
 
     def happened(self, event: Event, session: Session, now: float) -> Step:
         """Take an event of the protocol."""
+        match event:
+            case Arrived(delta):
+                self._revision = max(self._revision, delta.version)
+            case Crowded(names, limit):
+                logger.warning(
+                    "stream.too_many_subscriptions: the server takes %d, not followed: %s", limit, ", ".join(names[:10])
+                )
         return self._enrolments.happened(event, session, now)
 
     def apply(self, resource: Resource) -> Refusal | None:
         """Apply a resource, or say why not."""
-        self._revision = max(self._revision, resource.version)
+        refusal: Refusal | None = None
         if resource.kind == Kind.KIND_ENDPOINTS:
-            return self.discovery.apply(resource)
-        return None
+            refusal = self.discovery.apply(resource)
+        elif resource.kind == Kind.KIND_CONFIG:
+            file = self._configs.get(resource.name)
+            refusal = file.apply(resource) if file is not None else None
+        if refusal is None:
+            self._disk.changed((int(resource.kind), resource.name))
+        return refusal
 
     def unreachable(self) -> None:
         """No server can be reached: whoever waits for a first answer goes on with what there is."""
+        self._settle_all()
+
+    def _settle_all(self) -> None:
         self.discovery.unreachable()
+        for file in list(self._configs.values()):
+            file.settle()
+
+    # The disk
 
     def _from_disk(self, name: str) -> ServiceState | None:
-        return None
+        saved = self._disk.load((Kind.KIND_ENDPOINTS, name))
+        if saved is None:
+            return None
+        try:
+            state = ServiceState(name).apply(saved.resource)
+        except Mismatch as mismatch:
+            logger.warning("snapshot.invalid: %s: %s", name, mismatch)
+            return None
+        age = max(0.0, time.time() - saved.saved_at)
+        logger.info("%s: %d endpoints from a snapshot %.0f s old", name, len(state.endpoints), age)
+        return state.as_stale()
+
+    def _as_resource(self, key: tuple[int, str]) -> Resource | None:
+        kind, name = key
+        if kind == Kind.KIND_CONFIG:
+            file = self._configs.get(name)
+            good = file.good if file is not None else None
+            return good if good is not None and good.HasField("config") else None
+        callee = self.discovery.find(name)
+        return callee.state.to_resource() if callee is not None and callee.state.version else None
+
+    # Forks
+
+    def before_fork(self) -> bool:
+        """Bring gRPC to rest. Returns True when there was a stream."""
+        stream = self._stream
+        return stream is not None and not self.closed and stream.park(_PARK_TIMEOUT)
+
+    def after_fork_in_parent(self) -> None:
+        """Go on with the same session."""
+        if self._stream is not None:
+            self._stream.unpark()
+
+    def after_fork_in_child(self) -> None:
+        """Keep what is known, to be confirmed; register nothing; open a stream with the next use."""
+        self._enrolments.disown()
+        self._rest()
+        # Locks first: another thread of the parent may have held any of them.
+        self.callbacks.revive()
+        self.serving.revive()
+        self._disk.revive()
+        self._ready = {}
+        self.discovery.revive()
+        for file in self._configs.values():
+            file.revive()
 
 
-def merged(instance: Instance, changes: Mapping[str, Any]) -> Instance:
-    """Return ``instance`` with the fields of ``changes`` that are not None."""
-    merged = Instance()
-    merged.CopyFrom(instance)
-    for field, value in changes.items():
-        if value is None:
-            continue
-        if field == "metadata":
-            merged.metadata.clear()
-            merged.metadata.update(value)
-        else:
-            setattr(merged, field, value)
-    return merged
+def _close(reference: weakref.ref[Engine]) -> None:
+    """Say Goodbye when the process ends without a close()."""
+    engine = reference()
+    if engine is not None:
+        engine.close(2.0)

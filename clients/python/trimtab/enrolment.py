@@ -68,6 +68,11 @@ def state_number(state: str) -> InstanceState:
     return _STATES[state]
 
 
+def state_name(number: int) -> str:
+    """Return the name of a state."""
+    return next((name for name, state in _STATES.items() if state == number), "unspecified")
+
+
 def own_address(server: str) -> str:
     """Return the local address of the route to ``server`` (HOST:PORT): what others there can dial. Sends nothing.
 
@@ -81,7 +86,9 @@ def own_address(server: str) -> str:
             probe.connect(target)
             return str(probe.getsockname()[0])
     except OSError as error:
-        raise SettingsInvalid(f"no route to {server}, so no address of its own: {error}", hint="give address=") from error
+        raise SettingsInvalid(
+            f"no route to {server}, so no address of its own: {error}", hint="give address="
+        ) from error
 
 
 class Enrolment:
@@ -111,7 +118,11 @@ class Enrolment:
     def change(self, session: Session, now: float, instance: Instance | None, future: Future[None]) -> Step:
         """Want it otherwise, or (None) gone."""
         if self.ended:
-            future.set_result(None)
+            if instance is None:
+                future.set_result(None)
+            else:
+                gone = Refused("instance.not_found", f"{self.label} is no longer registered", hint="register it anew")
+                future.set_exception(gone)
             return Step()
         generation, step = session.change(self.key, instance, now)
         self._waiting.append((generation, future))
@@ -168,6 +179,11 @@ class Enrolments:
         step = enrolment.begin(session, now, future)
         self._enrolments[enrolment.key] = enrolment
         return step
+
+    def disown(self) -> None:
+        """Leave all of them to the parent, in a forked child."""
+        for enrolment in self._enrolments.values():
+            enrolment.ended, enrolment.registered = True, False
 
     def happened(self, event: Event, session: Session, now: float) -> Step:
         """Take an event of the protocol."""

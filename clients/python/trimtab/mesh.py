@@ -2,108 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
-from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar, Unpack, overload
 
+from trimtab.callbacks import Watch
 from trimtab.calls import InFlight, Pick
+from trimtab.configs import MISSING, LiveConfig
 from trimtab.core.endpoints import Endpoint, ServiceState
-from trimtab.core.picker import Algorithm
 from trimtab.discovery import Callee, has_endpoint, is_settled
-from trimtab.engine import Engine, LoadSource, Status, merged
-from trimtab.enrolment import Enrolment, State, describe, own_address, state_number
-from trimtab.errors import MeshClosed, Refused
-from trimtab.settings import resolve
+from trimtab.engine import Engine, LoadSource, Status
+from trimtab.enrolment import State
+from trimtab.errors import ConfigInvalid, MeshClosed
+from trimtab.registration import Registration
+from trimtab.settings import Options, resolve
+
+T = TypeVar("T")
 
 
-class Registration:
-    """One registered instance. What is said here is kept true: after a lost session it is registered again as it was last."""
-
-    def __init__(self, engine: Engine, enrolment: Enrolment) -> None:
-        self._engine = engine
-        self._enrolment = enrolment
-
-    @property
-    def id(self) -> str:
-        """The instance's id as stored, empty until then."""
-        return self._enrolment.id
-
-    @property
-    def service(self) -> str:
-        """``NAMESPACE/SERVICE``."""
-        return f"{self._enrolment.wanted.namespace}/{self._enrolment.wanted.service}"
-
-    @property
-    def state(self) -> str:
-        """What the instance says of itself: starting, serving, draining or unhealthy."""
-        return describe_state(self._enrolment)
-
-    @property
-    def registered(self) -> bool:
-        """It is stored, as far as this process knows."""
-        return self._enrolment.registered
-
-    @property
-    def error(self) -> Refused | None:
-        """The server's last refusal, None when it accepted since."""
-        return self._enrolment.error
-
-    def ready(self, *, wait: bool = True, timeout: float = 10.0) -> None:
-        """Take calls from now on."""
-        self.update(state="serving", wait=wait, timeout=timeout)
-
-    def drain(self, *, wait: bool = True, timeout: float = 10.0) -> None:
-        """Get no new calls from now on; go on with those that are here."""
-        self.update(state="draining", wait=wait, timeout=timeout)
-
-    def unhealthy(self, *, wait: bool = True, timeout: float = 10.0) -> None:
-        """Say that the instance's own health check fails."""
-        self.update(state="unhealthy", wait=wait, timeout=timeout)
-
-    def update(
-        self,
-        *,
-        weight: int | None = None,
-        zone: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        state: State | None = None,
-        wait: bool = True,
-        timeout: float = 10.0,
-    ) -> None:
-        """Change what the instance reports of itself. None leaves a field as it is.
-
-        Raises Refused, or NotConnected when nobody answers within ``timeout`` seconds: the change then stays wanted and
-        is sent as soon as a server is there.
-        """
-        number = None if state is None else state_number(state)
-        wanted = merged(
-            self._enrolment.wanted, {"weight": weight, "zone": zone, "metadata": metadata, "state": number}
-        )
-        future = self._engine.amend(self._enrolment, wanted)
-        if wait:
-            self._wait(future, timeout)
-
-    def deregister(self, *, wait: bool = True, timeout: float = 10.0) -> None:
-        """Take the instance away. Does nothing when it is away, or the Mesh closed."""
-        future = self._engine.amend(self._enrolment, None)
-        if wait:
-            self._wait(future, timeout)
-
-    def _wait(self, future: Any, timeout: float) -> None:
-        try:
-            future.result(timeout)
-        except FutureTimeout:
-            raise self._engine.unanswered(self._enrolment, timeout) from None
-
-    def __repr__(self) -> str:
-        return f"<Registration {self._enrolment.label} {self.state}>"
-
-
-def describe_state(enrolment: Enrolment) -> str:
-    """Return the name of the state that is wanted."""
-    return ("unspecified", "starting", "serving", "draining", "unhealthy")[enrolment.wanted.state]
+def usable(live: LiveConfig[Any], default: Any) -> LiveConfig[Any]:
+    """Return ``live``. Raises ConfigInvalid when its first release is no good and nothing can stand in for it."""
+    if live.error and not live.published and default is MISSING:
+        raise ConfigInvalid(f"{live.file}: {live.error}", hint="publish a release that fits, or give default=")
+    return live
 
 
 class Mesh:
@@ -114,43 +36,18 @@ class Mesh:
     Arguments beat the environment: ``servers`` (TRIMTAB_SERVERS, "HOST:PORT,…"), ``token`` (TRIMTAB_TOKEN), ``namespace``
     (TRIMTAB_NAMESPACE), ``zone`` (TRIMTAB_ZONE), ``ca``, ``cert``, ``key`` (TRIMTAB_CA, …: PEM files), ``snapshot_dir``
     (TRIMTAB_SNAPSHOT_DIR; ``snapshot=False``: none). ``name`` and ``labels`` describe the program to operators.
-    ``discovery_timeout``: seconds that the first use of a service may wait. Raises SettingsInvalid.
+    ``discovery_timeout``: seconds that the first use of a service may wait; ``algorithm``: "p2c" or "round_robin"; ``load``: what
+    heartbeats say of CPU and memory. Raises SettingsInvalid.
     """
 
     def __init__(
         self,
         servers: str | Sequence[str] | None = None,
         *,
-        token: str | None = None,
-        namespace: str | None = None,
-        zone: str | None = None,
-        name: str | None = None,
-        labels: Mapping[str, str] | None = None,
-        ca: str | Path | None = None,
-        cert: str | Path | None = None,
-        key: str | Path | None = None,
-        snapshot: bool = True,
-        snapshot_dir: str | Path | None = None,
-        discovery_timeout: float = 2.0,
-        algorithm: Algorithm = "p2c",
         load: LoadSource | None = None,
+        **options: Unpack[Options],
     ) -> None:
-        settings = resolve(
-            servers=servers,
-            token=token,
-            namespace=namespace,
-            zone=zone,
-            name=name,
-            labels=labels,
-            ca=ca,
-            cert=cert,
-            key=key,
-            snapshot=snapshot,
-            snapshot_dir=snapshot_dir,
-            discovery_timeout=discovery_timeout,
-            algorithm=algorithm,
-        )
-        self._engine = Engine(settings, load)
+        self._engine = Engine(resolve(servers, **options), load)
 
     @property
     def namespace(self) -> str:
@@ -202,6 +99,18 @@ class Mesh:
         for service in services:
             self._engine.discover(service)
 
+    def unsubscribe(self, *services: str) -> None:
+        """Follow services no longer. The next use of one discovers it again."""
+        for service in services:
+            self._engine.forget(service)
+
+    def watch(self, service: str, callback: Callable[[ServiceState], object]) -> Watch:
+        """Have ``callback`` told of the newest state after every change, by a thread of its own, beginning with what is known.
+
+        Ends with ``Watch.cancel()``, its context, or the Mesh.
+        """
+        return self._engine.watch(service, callback)
+
     def wait_ready(self, service: str, timeout: float = 10.0) -> None:
         """Wait until somebody can be called. Raises NoEndpoints after ``timeout`` seconds."""
         callee = self._engine.discover(service)
@@ -218,6 +127,25 @@ class Mesh:
             except FutureTimeout:
                 callee.settle()
         return callee
+
+    # Configuration
+
+    @overload
+    def config(self, name: str, model: type[T], *, default: Any = ...) -> LiveConfig[T]: ...
+    @overload
+    def config(self, name: str, model: None = None, *, default: Any = ...) -> LiveConfig[Any]: ...
+    def config(self, name: str, model: Any = None, *, default: Any = MISSING) -> LiveConfig[Any]:
+        """Return a live configuration value, ``APP/FILE`` or ``NAMESPACE/APP/FILE``.
+
+        ``model``: a pydantic model, or anything pydantic validates. Waits up to ``discovery_timeout`` for the first answer.
+        Raises ConfigInvalid when what is published cannot be used and there is neither a last good value nor a default.
+        """
+        live, future = self._engine.config(name, model, default)
+        try:
+            future.result(self._engine.settings.discovery_timeout)
+        except FutureTimeout:
+            self._engine.settle(live)
+        return usable(live, default)
 
     # Serving
 
@@ -242,17 +170,8 @@ class Mesh:
         Raises Refused, or NotConnected after ``timeout`` seconds (nothing stays registered). With ``wait=False`` returns at
         once and keeps trying.
         """
-        space, _, name = self._engine.service_name(service, namespace).partition("/")
-        instance = describe(
-            space,
-            name,
-            port,
-            address=address or own_address(self._engine.settings.servers[0]),
-            id_=id or "",
-            weight=weight or 0,
-            zone=self._engine.settings.zone if zone is None else zone,
-            metadata=metadata or {},
-            state=state,
+        instance = self._engine.describe(
+            service, namespace, port, address=address, id_=id, weight=weight, zone=zone, metadata=metadata, state=state
         )
         enrolment, future = self._engine.enrol(instance)
         if wait:
@@ -280,7 +199,9 @@ class Mesh:
     def __enter__(self) -> Mesh:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     # Integrations, imported when asked for

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from trimtab.core.picker import ALGORITHMS, Algorithm
 from trimtab.errors import SettingsInvalid
@@ -39,25 +40,37 @@ class Tls:
     key: bytes | None
 
 
+class Options(TypedDict, total=False):
+    """What a Mesh takes beside its servers. The environment stands in for what is left out; see Mesh."""
+
+    token: str | None
+    namespace: str | None
+    zone: str | None
+    name: str | None
+    labels: Mapping[str, str] | None
+    ca: str | Path | None
+    cert: str | Path | None
+    key: str | Path | None
+    snapshot: bool
+    snapshot_dir: str | Path | None
+    discovery_timeout: float
+    algorithm: Algorithm
+
+
 def resolve(
-    *,
     servers: str | Sequence[str] | None = None,
-    token: str | None = None,
-    namespace: str | None = None,
-    zone: str | None = None,
-    name: str | None = None,
-    labels: Mapping[str, str] | None = None,
-    ca: str | Path | None = None,
-    cert: str | Path | None = None,
-    key: str | Path | None = None,
-    snapshot: bool = True,
-    snapshot_dir: str | Path | None = None,
-    discovery_timeout: float = 2.0,
-    algorithm: Algorithm = "p2c",
+    *,
     environ: Mapping[str, str] | None = None,
+    **options: Unpack[Options],
 ) -> Settings:
     """Return the settings that arguments and environment amount to. Raises SettingsInvalid, naming the one that is wrong."""
     environ = os.environ if environ is None else environ
+    unknown = options.keys() - Options.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"unexpected arguments: {', '.join(sorted(unknown))}")
+    algorithm = options.get("algorithm", "p2c")
+    discovery_timeout = options.get("discovery_timeout", 2.0)
+    snapshot_dir = options.get("snapshot_dir")
 
     def told(argument: str | None, variable: str) -> str:
         return environ.get(variable, "").strip() if argument is None else argument
@@ -67,22 +80,24 @@ def resolve(
         raise SettingsInvalid(f"algorithm is {algorithm!r}", hint=f"one of {', '.join(ALGORITHMS)}")
     if not discovery_timeout >= 0:
         raise SettingsInvalid(f"discovery_timeout is {discovery_timeout!r}", hint="seconds, 0 or more")
-    ca_pem = _pem(ca, "ca", "TRIMTAB_CA", environ)
-    cert_pem = _pem(cert, "cert", "TRIMTAB_CERT", environ)
-    key_pem = _pem(key, "key", "TRIMTAB_KEY", environ)
+    ca_pem = _pem(options.get("ca"), "ca", "TRIMTAB_CA", environ)
+    cert_pem = _pem(options.get("cert"), "cert", "TRIMTAB_CERT", environ)
+    key_pem = _pem(options.get("key"), "key", "TRIMTAB_KEY", environ)
     if (cert_pem is None) != (key_pem is None):
         raise SettingsInvalid("a client certificate and its key belong together", hint="give both cert and key")
     tls = Tls(ca_pem, cert_pem, key_pem) if secure or ca_pem or cert_pem else None
     directory = told(str(snapshot_dir) if snapshot_dir is not None else None, "TRIMTAB_SNAPSHOT_DIR")
     return Settings(
         servers=addresses,
-        namespace=told(namespace, "TRIMTAB_NAMESPACE") or "default",
-        token=told(token, "TRIMTAB_TOKEN"),
-        zone=told(zone, "TRIMTAB_ZONE"),
-        name=name or "",
-        labels=dict(labels or {}),
+        namespace=told(options.get("namespace"), "TRIMTAB_NAMESPACE") or "default",
+        token=told(options.get("token"), "TRIMTAB_TOKEN"),
+        zone=told(options.get("zone"), "TRIMTAB_ZONE"),
+        name=options.get("name") or "",
+        labels=dict(options.get("labels") or {}),
         tls=tls,
-        snapshot_dir=(Path(directory).expanduser() if directory else _cache_dir(environ)) if snapshot else None,
+        snapshot_dir=(Path(directory).expanduser() if directory else _cache_dir(environ))
+        if options.get("snapshot", True)
+        else None,
         discovery_timeout=discovery_timeout,
         algorithm=algorithm,
     )
@@ -99,7 +114,9 @@ def _addresses(servers: str | Sequence[str]) -> tuple[tuple[str, ...], bool]:
         address = entry.removeprefix(scheme).rstrip("/")
         host, _, port = address.rpartition(":")
         if not host or not port.isdigit() or not 0 < int(port) < 65536 or "/" in host:
-            raise SettingsInvalid(f"server {entry!r} is not HOST:PORT", hint="as TRIMTAB_SERVERS=10.0.0.1:7071,10.0.0.2:7071")
+            raise SettingsInvalid(
+                f"server {entry!r} is not HOST:PORT", hint="as TRIMTAB_SERVERS=10.0.0.1:7071,10.0.0.2:7071"
+            )
         addresses.append(address)
     if len(secure) > 1:
         raise SettingsInvalid("servers mix http:// and https://", hint="all of one mesh speak TLS or none does")
@@ -113,7 +130,9 @@ def _pem(argument: str | Path | None, name: str, variable: str, environ: Mapping
     try:
         return Path(path).expanduser().read_bytes()
     except OSError as error:
-        raise SettingsInvalid(f"{name} cannot be read: {error}", hint=f"a PEM file, by argument or {variable}") from error
+        raise SettingsInvalid(
+            f"{name} cannot be read: {error}", hint=f"a PEM file, by argument or {variable}"
+        ) from error
 
 
 def _cache_dir(environ: Mapping[str, str]) -> Path | None:

@@ -27,6 +27,7 @@ _FIRST_DELAY = 0.025
 _BASE_DELAY = 0.1
 _MAX_DELAY = 2.0
 _STEADY = 2.0
+_LONGEST_PARK = 10.0
 
 logger = logging.getLogger("trimtab")
 
@@ -60,6 +61,15 @@ class Link:
     session_state: str = "none"
     connects: int = 0
     last_error: Refused | None = None
+    away_since: float | None = None
+
+
+class _Park:
+    """A pause of the stream without any connection, for a fork."""
+
+    def __init__(self) -> None:
+        self.parked = threading.Event()
+        self.over = threading.Event()
 
 
 class Stream:
@@ -80,7 +90,8 @@ class Stream:
         self._observer = observer
         self._clock = clock
         self._rng = rng or random.Random()
-        self._inbox: queue.SimpleQueue[Received | Ended | Command | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Received | Ended | _Park | Command | None] = queue.SimpleQueue()
+        self._park: _Park | None = None
         self._thread = threading.Thread(target=self._run, name="trimtab-stream", daemon=True)
         # All clients begin with the same list: each in its own order spreads them over the replicas.
         self._servers = self._rng.sample(settings.servers, len(settings.servers))
@@ -108,6 +119,21 @@ class Stream:
         if self._thread is not threading.current_thread() and self._thread.ident is not None:
             self._thread.join(timeout)
 
+    def park(self, timeout: float) -> bool:
+        """Close every connection and stand still until ``unpark``. The session stays. Returns False after ``timeout`` s."""
+        if self._thread is threading.current_thread() or not self._thread.is_alive():
+            return False
+        if self._park is None:
+            self._park = _Park()
+            self._inbox.put(self._park)
+        return self._park.parked.wait(timeout)
+
+    def unpark(self) -> None:
+        """Connect again and go on."""
+        park, self._park = self._park, None
+        if park is not None:
+            park.over.set()
+
     # The loop
 
     def _run(self) -> None:
@@ -123,6 +149,8 @@ class Stream:
             elif isinstance(item, Ended):
                 if self._ended(item, now):
                     break
+            elif isinstance(item, _Park):
+                self._rest(item)
             elif item is not _NOTHING:
                 self._do(item(self._session, now))
             if self._leave_by is not None:
@@ -130,13 +158,30 @@ class Stream:
                     break
                 continue
             self._time(now)
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         for connection in (self._candidate, self._current):
             if connection is not None:
                 connection.close()
                 connection.join(1.0)
-        self.link.connected = False
+        self._candidate = self._current = None
+        self._away()
 
-    def _next(self) -> Received | Ended | Command | None:
+    def _away(self) -> None:
+        if self.link.connected:
+            self.link.connected, self.link.away_since = False, self._clock()
+
+    def _rest(self, park: _Park) -> None:
+        self._disconnect()
+        self._session.broken()
+        park.parked.set()
+        # Bounded: whoever parked may never come back.
+        park.over.wait(_LONGEST_PARK)
+        if self._leave_by is None:
+            self._connect_at = self._clock()
+
+    def _next(self) -> Received | Ended | _Park | Command | None:
         due = [t for t in (self._connect_at, self._leave_by, self._session.deadline()) if t is not None]
         if self._candidate is not None:
             due.append(self._candidate_since + WELCOME_DEADLINE)
@@ -176,7 +221,7 @@ class Stream:
                 old.close()
             self._opened_at, self._tried = now, 0
             self.link.server, self.link.replica = item.connection.server, item.message.welcome.replica
-            self.link.connected, self.link.last_error = True, None
+            self.link.connected, self.link.last_error, self.link.away_since = True, None, None
             self.link.connects += 1
             logger.info("connected to %s (%s)", self.link.server, self.link.replica)
         elif item.connection is not self._current:
@@ -197,12 +242,14 @@ class Stream:
             if now - self._opened_at >= _STEADY:
                 self._failures = 0
             self._session.broken()
-            self.link.connected = False
+            self._away()
             self._failed(item.refusal, now)
         return False
 
     def _unwelcome(self, refusal: Refused | None, now: float) -> None:
-        self._failed(refusal or Refused("stream.closed", "the server ended the stream without a Welcome", retryable=True), now)
+        self._failed(
+            refusal or Refused("stream.closed", "the server ended the stream without a Welcome", retryable=True), now
+        )
         self._tried += 1
         if self._current is None and self._tried >= len(self._servers):
             self._observer.unreachable()
@@ -231,7 +278,7 @@ class Stream:
         else:
             self._current = None
             self._session.broken()
-            self.link.connected = False
+            self._away()
         if connection is not None:
             connection.close()
         self._failed(Refused("stream.protocol", reason, retryable=True), now)

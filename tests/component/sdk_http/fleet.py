@@ -125,10 +125,8 @@ class Shopper:
 @contextmanager
 def fleet(mesh_address: str, tmp_path: Path, ports: list[int], *command: str) -> Iterator[list[Server]]:
     """One server on each port, ended whatever happens."""
-    servers: list[Server] = []
+    servers = [Server(mesh_address, port, tmp_path / f"server-{port}.log", *command) for port in ports]
     try:
-        for port in ports:
-            servers.append(Server(mesh_address, port, tmp_path / f"server-{port}.log", *command))
         yield servers
     finally:
         for server in servers:

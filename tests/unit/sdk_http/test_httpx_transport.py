@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 import httpx2
 import pytest
-
-from tests.unit.sdk_http.known_mesh import AsyncKnownMesh, KnownMesh, endpoint_at, origin, refusing_endpoint
 from trimtab.errors import NoEndpoints
 from trimtab.http.httpx import async_client, client, transport
+
+from tests.unit.sdk_http.known_mesh import AsyncKnownMesh, KnownMesh, endpoint_at, origin, refusing_endpoint
 
 LIBRARIES: dict[str, Any] = {"httpx": httpx, "httpx2": httpx2}
 pytestmark = pytest.mark.filterwarnings("error::ResourceWarning")

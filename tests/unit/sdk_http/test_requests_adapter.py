@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 import requests
-
-from tests.unit.sdk_http.known_mesh import KnownMesh, endpoint_at, origin, refusing_endpoint
 from trimtab.errors import NoEndpoints
 from trimtab.http.requests import adapter
+
+from tests.unit.sdk_http.known_mesh import KnownMesh, endpoint_at, origin, refusing_endpoint
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_a_refused_connection_moves_on_to_another_endpoint(port: int) -> None:
 
 def test_three_refused_connections_end_the_call_and_name_the_endpoints() -> None:
     mesh = KnownMesh(*(refusing_endpoint(f"dead-{n}") for n in range(4)))
-    with session_on(mesh) as session, pytest.raises(requests.ConnectionError, match="dead-0.*dead-1.*dead-2"):
+    with session_on(mesh) as session, pytest.raises(requests.ConnectionError, match=r"dead-0.*dead-1.*dead-2"):
         session.get("mesh://orders/")
     assert mesh.in_flight == 0
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import NamedTuple
 
-from trimtab.v1.types_pb2 import Resource
+from trimtab.v1.types_pb2 import Kind, Resource
 
 
 class Health(IntEnum):
@@ -44,6 +44,12 @@ class Tally:
         self.calls += 1
         if not ok:
             self.failures += 1
+
+    def take(self) -> tuple[int, int]:
+        """Return calls and failures since the last take."""
+        taken = self.calls, self.failures
+        self.calls = self.failures = 0
+        return taken
 
 
 class Endpoint(NamedTuple):
@@ -123,6 +129,18 @@ class ServiceState:
         return ServiceState(
             self.name, resource.version, resource.digest, endpoints, healthy, suspect, bool(news.protected)
         )
+
+    def to_resource(self) -> Resource:
+        """Return the whole state as the wire has it."""
+        resource = Resource(kind=Kind.KIND_ENDPOINTS, name=self.name, version=self.version, digest=self.digest)
+        if self.version:
+            resource.endpoints.full, resource.endpoints.total = True, len(self.endpoints)
+            resource.endpoints.protected = self.protected
+            for endpoint in self.endpoints.values():
+                fields = endpoint._asdict()
+                del fields["tally"]
+                resource.endpoints.changed.add(**fields)
+        return resource
 
     def as_stale(self) -> ServiceState:
         """Return the same, marked as not confirmed by a server."""

@@ -7,9 +7,9 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from trimtab import AsyncMesh
+from trimtab import Mesh
 from trimtab.errors import TrimtabError
-from trimtab.run.options import Options, parse
+from trimtab.run.options import parse
 from trimtab.run.supervisor import Supervisor
 
 
@@ -18,15 +18,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="trimtab run: %(message)s")
     try:
-        return asyncio.run(_main(options))
+        with Mesh(name=options.service) as mesh:
+            return asyncio.run(Supervisor(mesh, options).run())
     except TrimtabError as error:
         sys.stderr.write(f"trimtab run: {error}\n")
         return 2
-
-
-async def _main(options: Options) -> int:
-    async with AsyncMesh(name=options.service) as mesh:
-        return await Supervisor(mesh, options).run()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ examples:
   register a database that somebody else runs, for as long as this command lives:
     trimtab run --service sessions --port 6379
 
-  three instances on one machine, told apart by their ports:
+  one of several instances on a machine, told apart by their ports:
     trimtab run --service orders --port 8001 --metadata version=2 -- ./orders --listen :8001
 
 The control plane is found by TRIMTAB_SERVERS, TRIMTAB_TOKEN and TRIMTAB_NAMESPACE; when it is away the command runs
@@ -27,6 +27,11 @@ all the same, and is registered when it is back. The exit status is the command'
 SIGTERM and SIGINT: leave the mesh, serve on for --drain, then stop the command. A second one skips the wait.
 SIGQUIT: leave and stop at once.
 """
+
+
+CHECK_HELP = """\
+tcp: the port accepts (the default); http:///PATH or http://HOST:PORT/PATH: the page says 200 to 399;
+http: it once answered in HTTP, whatever it said, and accepts ever since; none"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         "--check",
         default="tcp",
         metavar="CHECK",
-        help="tcp, http:///PATH, http://HOST:PORT/PATH or none (default: tcp)",
+        help=CHECK_HELP,
     )
     add("--interval", type=_duration, default=2.0, metavar="TIME", help="time between checks (default: 2s)")
     add("--rise", type=_count, default=1, metavar="N", help="checks in a row that make it ready (default: 1)")

@@ -6,8 +6,9 @@ import asyncio
 import logging
 import random
 import signal
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from trimtab.core.backoff import Rng
@@ -28,7 +29,7 @@ _LAST_WORD = 2.0
 
 
 class Supervisor:
-    """Registers a service through an AsyncMesh and runs the command, if there is one, until it ends or a signal comes."""
+    """Registers a service through a Mesh and runs the command, if there is one, until it ends or a signal comes."""
 
     def __init__(self, mesh: Any, options: Options, *, rng: Rng | None = None) -> None:
         self._mesh = mesh
@@ -42,7 +43,7 @@ class Supervisor:
         """Do all of it. Returns the exit status to pass on."""
         options = self._options
         self._take_signals()
-        registration = await self._mesh.register(
+        registration = self._mesh.register(
             options.service,
             options.port,
             address=options.address,
@@ -59,7 +60,7 @@ class Supervisor:
                 return await self._keep_running(registration)
             return await self._accompany(registration)
         finally:
-            await self._say("deregister", registration.deregister(timeout=_LAST_WORD))
+            await self._leave(registration)
 
     async def _accompany(self, registration: Any) -> int:
         """Keep registered what somebody else runs."""
@@ -78,7 +79,7 @@ class Supervisor:
                 returncode = await self._first(child.wait(), self._stopping)
             if returncode is None:
                 await self._drain(registration, child)
-                await self._say("deregister", registration.deregister(timeout=_LAST_WORD))
+                await self._leave(registration)
                 _log.info("%s: stopping pid %d", self._options.service, child.pid)
                 timeout = 0.5 if self._hurried.is_set() else self._options.stop_timeout
                 return exit_status(await child.stop(timeout))
@@ -90,20 +91,21 @@ class Supervisor:
             # Its descendants may still hold the port that the next run needs.
             child.kill()
             _log.warning("%s: ended with status %d, starts again in %.1f s", self._options.service, status, delay)
-            await self._say("unhealthy", registration.unhealthy(wait=False))
+            registration.unhealthy(wait=False)
             if await self._first(asyncio.sleep(delay, True), self._stopping) is None:
                 return status
-            await self._say("starting", registration.update(state=Verdict.STARTING.value, wait=False))
+            registration.update(state=Verdict.STARTING.value, wait=False)
 
     async def _check(self, registration: Any) -> None:
         """Report each change of the verdict, for as long as this task lives."""
         check, checks = self._options.check, Checks(self._options.rise, self._options.fall)
         while True:
             before = checks.verdict
-            verdict = checks.observe(check is None or await check.passes(min(_CHECK_TIMEOUT, self._options.interval)))
+            verdict = checks.observe(check is None or await check.passes(_CHECK_TIMEOUT))
             if verdict is not before:
                 _log.info("%s: %s (%s)", self._options.service, verdict.name.lower(), check or "not checked")
-                await self._say(verdict.value, registration.update(state=verdict.value, wait=False))
+                registration.update(state=verdict.value, wait=False)
+                check = check and check.once_ready()
             interval = self._options.interval
             await asyncio.sleep(min(interval, _STARTING_INTERVAL) if verdict is Verdict.STARTING else interval)
 
@@ -112,7 +114,7 @@ class Supervisor:
         if self._hurried.is_set():
             return
         _log.info("%s: draining for %g s", self._options.service, self._options.drain)
-        await self._say("drain", registration.drain(timeout=_LAST_WORD))
+        await self._say("drain", partial(registration.drain, timeout=_LAST_WORD))
         with suppress(TimeoutError):  # the drain time is over: the ordinary end
             async with asyncio.timeout(self._options.drain):
                 if child is None:
@@ -132,12 +134,15 @@ class Supervisor:
                 task.cancel()
             await asyncio.gather(work, flag, return_exceptions=True)
 
-    async def _say(self, what: str, request: Awaitable[object]) -> None:
+    async def _leave(self, registration: Any) -> None:
+        await self._say("leave", partial(registration.deregister, timeout=_LAST_WORD))
+
+    async def _say(self, what: str, request: Callable[[], object]) -> None:
         try:
-            await request
+            await asyncio.to_thread(request)
         except TrimtabError as error:
             # The program matters more than what is known of it: it runs on, and the mesh is told when it can be.
-            _log.warning("%s: could not report %s: %s", self._options.service, what, error)
+            _log.warning("%s: could not say %s: %s", self._options.service, what, error)
 
     def _take_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -8,6 +8,14 @@ from dataclasses import dataclass
 # this, and a call that was sent before has arrived. Seconds.
 SETTLE = 1.0
 
+# A worker that ends while its siblings go on has told nobody but the clients it answers. Longer than a mesh client keeps an
+# idle connection (1.5 s), so that none is closed under a call. Seconds.
+HANDOVER = 2.0
+
+# From the moment in which a server accepts no more until what it had accepted is read and answered. Seconds.
+LAST_CALLS = 0.25
+LAST_CALLS_LIMIT = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class Drain:

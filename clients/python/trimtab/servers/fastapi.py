@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any
 
 from trimtab.servers.member import Member, Place
@@ -50,7 +51,7 @@ def lifespan(
     @asynccontextmanager
     async def serve(app: Any) -> AsyncIterator[Any]:
         app.state.trimtab = member
-        member.start()
+        member.start(partial(_stop_listening, asyncio.get_running_loop()))
         try:
             if lifespan is None:
                 yield
@@ -61,6 +62,12 @@ def lifespan(
             await asyncio.to_thread(member.leave)
 
     return serve
+
+
+def _stop_listening(loop: asyncio.AbstractEventLoop, handler: object) -> None:
+    """uvicorn's handler is a method of its server, whose ``servers`` accept connections. Of others nothing is known."""
+    for listener in getattr(getattr(handler, "__self__", None), "servers", ()):
+        loop.call_soon_threadsafe(listener.close)
 
 
 class MeshServer:

@@ -3,8 +3,7 @@
 >>> app = Flask(__name__)
 >>> MeshFlask(app, mesh, service="orders", port=8000, drain="5s")
 
-Works under gunicorn's sync and gthread workers, waitress, and the development server. See ``trimtab.servers`` on several
-workers.
+Works under gunicorn's sync and gthread workers and under the development server. See ``trimtab.servers`` on several workers.
 """
 
 from __future__ import annotations

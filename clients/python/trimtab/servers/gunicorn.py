@@ -42,7 +42,7 @@ def mesh_instance(
     *,
     port: int | None = None,
     drain: str | float = "5s",
-    check: str = "tcp",
+    check: str = "http",
     address: str | None = None,
     id: str = "",
     weight: int | None = None,
@@ -52,8 +52,9 @@ def mesh_instance(
 ) -> tuple[Hook, Hook]:
     """The hooks ``when_ready`` and ``on_exit`` that keep the server registered as ``service``.
 
-    ``port`` is by default that of the first TCP socket that gunicorn listens on; ``check`` is as in ``trimtab run``, the
-    rest as in ``Mesh.register``. Raises ValueError for a drain that is no duration.
+    ``port`` is by default that of the first TCP socket that gunicorn listens on; ``check`` is as in ``trimtab run``: the
+    arbiter's socket accepts long before a worker is there, so that by default a first answer in HTTP is waited for. The
+    rest is as in ``Mesh.register``. Raises ValueError for a drain that is no duration.
     """
     seconds = parse_duration(drain)
     extra = ["--drain", f"{seconds}s", "--check", check, "--zone", zone, "--id", id]
@@ -87,7 +88,6 @@ class Registrar:
         self._ending = threading.Event()
         self._termination = Termination(self._begin)
         self._process: subprocess.Popen[bytes] | None = None
-        self._pid = os.getpid()
 
     def start(self) -> None:
         """Start the process and take SIGTERM. In the arbiter's main thread."""

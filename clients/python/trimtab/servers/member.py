@@ -10,13 +10,13 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from trimtab.duration import parse_duration
 from trimtab.errors import TrimtabError
-from trimtab.servers.drain import Drain
+from trimtab.servers.drain import HANDOVER, LAST_CALLS, LAST_CALLS_LIMIT, Drain
 from trimtab.servers.termination import Termination
 
 # Set for the processes of a server that is registered from outside: "run" or "gunicorn".
@@ -53,6 +53,7 @@ class Member:
         self._mesh = getattr(mesh, "sync", mesh)
         self._place = place
         self._limit = parse_duration(drain)
+        self._stop_listening: Callable[[object], None] | None = None
         self._ending = threading.Event()
         self._terminated = False
         self._termination = Termination(self._begin_drain)
@@ -64,13 +65,23 @@ class Member:
         """A SIGTERM has come: answers say goodbye, readiness says no."""
         return self._terminated
 
-    def start(self) -> None:
-        """Begin. Call it in the main thread, after the server has installed its signal handlers."""
+    def start(self, stop_listening: Callable[[object], None] | None = None) -> None:
+        """Begin. Call it in the main thread, after the server has installed its signal handlers.
+
+        ``stop_listening``, for servers that close connections while draining, is given the server's own SIGTERM handler
+        and makes it accept no more. It is called in another thread.
+        """
+        self._stop_listening = stop_listening
+        life = self._stay
         if os.environ.get(REGISTERED_BY):
             _log.info("%s is registered by its parent (%s)", self._place.service, os.environ[REGISTERED_BY])
-            return
+            if stop_listening is None or not one_of_several():
+                return
+            life = self._hand_over
         self._termination.install()
-        self._thread = threading.Thread(target=self._live, name=f"trimtab-member-{self._place.service}", daemon=True)
+        self._thread = threading.Thread(
+            target=self._live, args=(life,), name=f"trimtab-member-{self._place.service}", daemon=True
+        )
         self._thread.start()
         atexit.register(self.leave)
 
@@ -96,9 +107,9 @@ class Member:
         self._terminated = True
         self._ending.set()
 
-    def _live(self) -> None:
+    def _live(self, life: Callable[[], None]) -> None:
         try:
-            self._stay()
+            life()
         except TrimtabError as error:
             _log.error("%s:%s is not in the mesh: %s", self._place.service, self._place.port, error)
         except Exception:
@@ -106,6 +117,10 @@ class Member:
         # Whatever went wrong: SIGTERM was taken from the server, and somebody must hand it on.
         self._ending.wait()
         if self._terminated:
+            if self._stop_listening is not None:
+                # A connection that was accepted and not yet read would be reset under its call.
+                self._stop_listening(self._termination.previous)
+                self._serve_on(Drain(LAST_CALLS_LIMIT, LAST_CALLS))
             self._termination.hand_on()
 
     def _stay(self) -> None:
@@ -125,9 +140,15 @@ class Member:
         if self._until_listening():
             registration.ready(wait=False)
         self._ending.wait()
+        # Whoever could not be told of the drain is not waited for again.
+        reachable = self._drain(registration) if self._terminated else True
+        self._quietly("deregister", lambda: registration.deregister(timeout=_LEAVE_TIMEOUT, wait=reachable))
+
+    def _hand_over(self) -> None:
+        """A worker of a server that is registered as a whole: its siblings stay, its clients must leave it."""
+        self._ending.wait()
         if self._terminated:
-            self._drain(registration)
-        self._quietly("deregister", lambda: registration.deregister(timeout=_LEAVE_TIMEOUT))
+            self._serve_on(Drain(self._limit, HANDOVER))
 
     def _until_listening(self) -> bool:
         """Whether the port answered, as far as the server lived to see it."""
@@ -140,19 +161,26 @@ class Member:
             return True
         return False
 
-    def _drain(self, registration: Any) -> None:
-        drain, began = Drain(self._limit), time.monotonic()
+    def _drain(self, registration: Any) -> bool:
         _log.info("%s:%s is draining", self._place.service, self._place.port)
-        self._quietly("drain", lambda: registration.drain(timeout=min(self._limit, _LEAVE_TIMEOUT)))
+        told = self._quietly("drain", lambda: registration.drain(timeout=min(self._limit, _LEAVE_TIMEOUT)))
+        self._serve_on(Drain(self._limit))
+        return told
+
+    def _serve_on(self, drain: Drain) -> None:
+        began = time.monotonic()
         while not drain.over(time.monotonic() - began, int(self._mesh.serving)):
             time.sleep(_PROBE_INTERVAL)
 
-    def _quietly(self, what: str, act: Any) -> None:
+    def _quietly(self, what: str, act: Callable[[], None]) -> bool:
+        """Whether ``act`` worked; if not, a person is told and the server goes on."""
         try:
             act()
         except TrimtabError as error:
             # A control plane that is away must not keep a server from stopping; the end of the session tells it too.
             _log.warning("%s: could not %s: %s", self._place.service, what, error)
+            return False
+        return True
 
 
 def one_of_several() -> bool:

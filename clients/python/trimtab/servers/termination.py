@@ -26,8 +26,14 @@ class Termination:
         self._begin = begin
         self._previous: Callable[[int, FrameType | None], object] | int | None = None
         self._installed = False
+        self._pid = os.getpid()
         self._begun = False
         self._over = False
+
+    @property
+    def previous(self) -> Callable[[int, FrameType | None], object] | int | None:
+        """The server's own handler, as ``signal.getsignal`` told it; None before ``install``."""
+        return self._previous
 
     def install(self) -> bool:
         """Take SIGTERM. False, and nothing done, outside of the main thread or when an event loop owns the signal."""
@@ -41,7 +47,7 @@ class Termination:
                 "run it under `trimtab run`, or gunicorn with trimtab.servers.gunicorn"
             )
             return False
-        self._previous = previous
+        self._previous, self._pid = previous, os.getpid()
         signal.signal(signal.SIGTERM, self._on_signal)
         # Like the servers do: a system call of a request is not to be interrupted by the news.
         signal.siginterrupt(signal.SIGTERM, False)
@@ -62,7 +68,11 @@ class Termination:
             signal.signal(signal.SIGTERM, self._previous)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        if self._over:
+        if os.getpid() != self._pid:
+            # A child that was forked a moment ago and has no handler of its own yet: it simply ends.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+        elif self._over:
             self._deliver(signum, frame)
         elif not self._begun:
             self._begun = True

@@ -6,7 +6,6 @@ import asyncio
 import os
 
 from fastapi import FastAPI
-
 from trimtab import Mesh
 from trimtab.servers.fastapi import MeshServer
 

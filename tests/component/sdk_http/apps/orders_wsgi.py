@@ -6,7 +6,6 @@ import os
 import time
 
 from flask import Flask, request
-
 from trimtab import Mesh
 from trimtab.servers.flask import MeshFlask
 
