@@ -52,12 +52,16 @@ def build_http(
         redirect_slashes=False,
     )
     watches = Watches(reconciler, stopping)
-    app.include_router(probes.router(readiness, registry))
-    app.include_router(catalogue.router(view, operations, watches))
-    app.include_router(configs.router(view, operations, watches))
-    app.include_router(fleet.router(view, clients, watches))
+    routers = [
+        probes.router(readiness, registry),
+        catalogue.router(view, operations, watches),
+        configs.router(view, operations, watches),
+        fleet.router(view, clients, watches),
+    ]
+    for router in routers:
+        app.include_router(router)
     app.add_middleware(Gate, token=token, started=lambda: readiness.started)
-    problem.install(app)
+    problem.install(app, routers)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app
 

@@ -9,17 +9,16 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from controlplane.core.model import ServiceName
-from controlplane.core.resource import EndpointSet, ResourceKind, ResourceName
+from controlplane.core.resource import EndpointSet
 from controlplane.core.view import Listed, View
 from controlplane.errors import Code, TrimtabError
 from controlplane.http import etag, models, presentation, problem
 from controlplane.http.actor import Actor
 from controlplane.http.names import InstanceId, Namespace, Service
 from controlplane.http.paging import ListQuery, PageQuery, WatchQuery, no_query, page
-from controlplane.http.watch import EVENT_STREAM, Concerns, Source, Watches
+from controlplane.http.watch import ENDPOINTS, EVENT_STREAM, Source, Watches
 from controlplane.runtime.operations import Operations
 
-_READ = problem.documented(Code.NOT_FOUND) | EVENT_STREAM
 _WRITE = problem.documented(Code.INSTANCE_NOT_FOUND, Code.CONFLICT, Code.STORE_UNAVAILABLE, Code.STORE_TIMEOUT)
 
 
@@ -61,13 +60,16 @@ def _services(routes: APIRouter, view: View, watches: Watches) -> None:
         """Services that have an instance, and how their instances fare."""
         query.refuse_paged_watch()
         if query.watch:
-            return watches.stream(Source.of(view, lambda: read(namespace), _in_namespace(namespace)))
+            return watches.stream(Source.of(view, lambda: read(namespace), ENDPOINTS, namespace))
         names, token = page(view.services(namespace), tuple, query, of=f"{namespace}/services")
         items = [presentation.service(name, _endpoints(view, name)) for name in names]
         return models.Listing[models.Service](items=items, next_page_token=token, revision=view.revision)
 
     @routes.get(
-        "/{namespace}/services/{service}", operation_id="getService", response_model=models.Service, responses=_READ
+        "/{namespace}/services/{service}",
+        operation_id="getService",
+        response_model=models.Service,
+        responses=problem.documented(Code.NOT_FOUND) | EVENT_STREAM | etag.NOT_MODIFIED,
     )
     async def get_service(
         namespace: Namespace,
@@ -83,7 +85,7 @@ def _services(routes: APIRouter, view: View, watches: Watches) -> None:
             return [presentation.service(name, _endpoints(view, name))] if name in view.services(namespace) else []
 
         if query.watch:
-            return watches.stream(Source.of(view, now, _of_service(name)))
+            return watches.stream(Source.of(view, now, ENDPOINTS, *name))
         found = now()
         if not found:
             hint = f"`trimtab get services -n {namespace}` lists those that there are"
@@ -104,7 +106,7 @@ def _instances(routes: APIRouter, view: View, watches: Watches) -> None:
         def listed() -> list[Listed]:
             return [one for name in view.services(namespace) for one in view.instances(name)]
 
-        return _listing(view, watches, query, listed, _in_namespace(namespace), of=f"{namespace}/instances")
+        return _listing(view, watches, query, listed, ENDPOINTS, namespace)
 
     @routes.get(
         "/{namespace}/services/{service}/instances",
@@ -115,13 +117,13 @@ def _instances(routes: APIRouter, view: View, watches: Watches) -> None:
     async def list_instances(namespace: Namespace, service: Service, query: Annotated[ListQuery, Query()]) -> Any:
         """A service's instances: as reported, as desired, as clients are told. None is an empty listing."""
         name = ServiceName(namespace, service)
-        return _listing(view, watches, query, lambda: view.instances(name), _of_service(name), of=f"{name}/instances")
+        return _listing(view, watches, query, lambda: view.instances(name), ENDPOINTS, *name)
 
     @routes.get(
         "/{namespace}/services/{service}/instances/{id}",
         operation_id="getInstance",
         response_model=models.Instance,
-        responses=problem.documented(Code.INSTANCE_NOT_FOUND) | EVENT_STREAM,
+        responses=problem.documented(Code.INSTANCE_NOT_FOUND) | EVENT_STREAM | etag.NOT_MODIFIED,
     )
     async def get_instance(
         namespace: Namespace,
@@ -134,7 +136,7 @@ def _instances(routes: APIRouter, view: View, watches: Watches) -> None:
         """One instance: as reported, as desired, as clients are told, and why."""
         name = ServiceName(namespace, service)
         if query.watch:
-            return watches.stream(Source.of(view, lambda: _shown(view, name, id), _of_service(name)))
+            return watches.stream(Source.of(view, lambda: _shown(view, name, id), ENDPOINTS, *name))
         found = view.instance(name, id)
         if found is None:
             hint = f"`trimtab get instances {service} -n {namespace}` lists those that there are"
@@ -180,13 +182,11 @@ def _intent(routes: APIRouter, view: View, operations: Operations) -> None:
         return outcome(ServiceName(namespace, service), id, revision)
 
 
-def _listing(
-    view: View, watches: Watches, query: ListQuery, listed: Callable[[], list[Listed]], concerns: Concerns, *, of: str
-) -> Any:
+def _listing(view: View, watches: Watches, query: ListQuery, listed: Callable[[], list[Listed]], *topic: str) -> Any:
     query.refuse_paged_watch()
     if query.watch:
-        return watches.stream(Source.of(view, lambda: [presentation.instance(one) for one in listed()], concerns))
-    shown, token = page(listed(), lambda one: one.stored.ref.path, query, of=of)
+        return watches.stream(Source.of(view, lambda: [presentation.instance(one) for one in listed()], *topic))
+    shown, token = page(listed(), lambda one: one.stored.ref.path, query, of="/".join(topic))
     items = [presentation.instance(one) for one in shown]
     return models.Listing[models.Instance](items=items, next_page_token=token, revision=view.revision)
 
@@ -200,16 +200,6 @@ def _endpoints(view: View, name: ServiceName) -> EndpointSet:
     found = view.endpoints(str(name))
     assert found is not None, f"{name} is listed without endpoints"
     return found
-
-
-def _of_service(name: ServiceName) -> Concerns:
-    wanted = ResourceName(ResourceKind.ENDPOINTS, str(name))
-    return lambda changed: wanted in changed
-
-
-def _in_namespace(namespace: str) -> Concerns:
-    prefix = f"{namespace}/"
-    return lambda changed: any(name.kind is ResourceKind.ENDPOINTS and name.name.startswith(prefix) for name in changed)
 
 
 def _no_precondition(request: Request) -> None:

@@ -9,14 +9,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import Response
 
-from controlplane.core.resource import ResourceKind, ResourceName
 from controlplane.core.view import View
 from controlplane.errors import Code, TrimtabError, Violation
 from controlplane.http import etag, models, presentation, problem
 from controlplane.http.actor import Actor
 from controlplane.http.names import App, File, Namespace
 from controlplane.http.paging import ListQuery, WatchQuery, no_query, page
-from controlplane.http.watch import EVENT_STREAM, Source, Watches
+from controlplane.http.watch import CONFIGS, EVENT_STREAM, Source, Watches
 from controlplane.runtime.operations import Operations
 
 _WRITE = problem.documented(
@@ -49,6 +48,9 @@ def router(view: View, operations: Operations, watches: Watches) -> APIRouter:
 
 
 def _reads(routes: APIRouter, view: View, watches: Watches) -> None:
+    def listed(namespace: str) -> list[models.Config]:
+        return [presentation.config(stored) for stored in view.configs(namespace)]
+
     @routes.get(
         "",
         operation_id="listConfigs",
@@ -59,14 +61,7 @@ def _reads(routes: APIRouter, view: View, watches: Watches) -> None:
         """Configuration files of a namespace, without their content."""
         query.refuse_paged_watch()
         if query.watch:
-            prefix = f"{namespace}/"
-            return watches.stream(
-                Source.of(
-                    view,
-                    lambda: [presentation.config(stored) for stored in view.configs(namespace)],
-                    lambda changed: any(n.kind is ResourceKind.CONFIG and n.name.startswith(prefix) for n in changed),
-                )
-            )
+            return watches.stream(Source.of(view, lambda: listed(namespace), CONFIGS, namespace))
         shown, token = page(view.configs(namespace), lambda stored: stored.ref.path, query, of=f"{namespace}/configs")
         items = [presentation.config(stored) for stored in shown]
         return models.Listing[models.Config](items=items, next_page_token=token, revision=view.revision)
@@ -75,7 +70,7 @@ def _reads(routes: APIRouter, view: View, watches: Watches) -> None:
         "/{app}/{file}",
         operation_id="getConfig",
         response_model=models.ConfigRelease,
-        responses=problem.documented(Code.NOT_FOUND) | EVENT_STREAM,
+        responses=problem.documented(Code.NOT_FOUND) | EVENT_STREAM | etag.NOT_MODIFIED,
     )
     async def get_config(
         namespace: Namespace,
@@ -92,8 +87,7 @@ def _reads(routes: APIRouter, view: View, watches: Watches) -> None:
             return [] if stored is None else [presentation.release(stored)]
 
         if query.watch:
-            name = ResourceName(ResourceKind.CONFIG, f"{namespace}/{app}/{file}")
-            return watches.stream(Source.of(view, now, lambda changed: name in changed))
+            return watches.stream(Source.of(view, now, CONFIGS, namespace, app, file))
         found = now()
         if not found:
             hint = f"`trimtab config list -n {namespace}` lists those that there are"

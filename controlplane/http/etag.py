@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
 from controlplane.errors import Code, TrimtabError, Violation
+
+# For an operation's OpenAPI entry.
+NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "The reader holds it already (`If-None-Match`)."}}
 
 _LIST = re.compile(r'\s*((W/)?"[\x21\x23-\x7e\x80-\xff]*")\s*(,|$)')
 _REVISION = re.compile(r'"(\d{1,19})"')

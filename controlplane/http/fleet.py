@@ -43,7 +43,7 @@ def router(view: View, clients: Clients, watches: Watches) -> APIRouter:
             return view.revision, [presentation.client(info) for info in _ordered(found, query.namespace)]
 
         if query.watch:
-            return watches.stream(Source(now, lambda _: True, every=WATCH_INTERVAL_S))
+            return watches.stream(Source(now, every=WATCH_INTERVAL_S))
         found, unreachable = await clients.all()
         shown, token = page(_ordered(found, query.namespace), _key, query, of=f"clients/{query.namespace}")
         items = [presentation.client(info) for info in shown]

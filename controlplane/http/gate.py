@@ -7,7 +7,8 @@ import hmac
 import logging
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -17,6 +18,7 @@ from controlplane.errors import Code, TrimtabError
 from controlplane.http import problem
 
 MAX_BODY_BYTES = 1024 * 1024
+MAX_HELD_BYTES = 64 * 1024 * 1024  # bodies of all requests together
 BODY_DEADLINE_S = 30.0
 
 _log = logging.getLogger(__name__)
@@ -33,6 +35,7 @@ class Gate:
         self._app = app
         self._credentials = f"Bearer {token}".encode() if token else None
         self._started = started
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Admit a request, or answer why not."""
@@ -47,9 +50,11 @@ class Gate:
         try:
             if _is_api(scope["path"]):
                 self._admit(headers)
-            body = await _read_body(headers, receive)
-            await self._app(scope, _replay(body, receive), answering)
+            async with self._body(headers, receive) as body:
+                await self._app(scope, _replay(body, receive), answering)
         except TrimtabError as refusal:
+            if answering.started:
+                raise
             # What is left of a refused body is not read: the connection ends with the answer.
             await problem.response(refusal, request_id=request_id, headers={"Connection": "close"})(
                 scope, receive, answering
@@ -80,6 +85,27 @@ class Gate:
                 Code.NOT_READY, "this replica has not loaded its view yet", hint="/readyz tells why; try again soon"
             )
 
+    @asynccontextmanager
+    async def _body(self, headers: Headers, receive: Receive) -> AsyncIterator[bytes]:
+        """The whole body, counted while it is held.
+
+        Raises TOO_LARGE as soon as it is known to pass the bound, FLOOD when all bodies together do, MALFORMED when it does
+        not arrive.
+        """
+        held = bytearray()
+        try:
+            async with _arrival():
+                async for chunk in _chunks(headers, receive):
+                    held += chunk
+                    self._held += len(chunk)
+                    if len(held) > MAX_BODY_BYTES:
+                        raise _too_large()
+                    if self._held > MAX_HELD_BYTES:
+                        raise TrimtabError(Code.FLOOD, "too much is being sent at once", hint="try again in a moment")
+            yield bytes(held)
+        finally:
+            self._held -= len(held)
+
 
 class _Answering:
     """Sends on, marks every answer with the request's id, and remembers whether one was begun."""
@@ -100,28 +126,26 @@ def _is_api(path: str) -> bool:
     return path == "/v1" or path.startswith("/v1/")
 
 
-async def _read_body(headers: Headers, receive: Receive) -> bytes:
-    """The whole body. Raises TOO_LARGE as soon as it is known to pass the bound, MALFORMED when it does not arrive."""
+async def _chunks(headers: Headers, receive: Receive) -> AsyncIterator[bytes]:
     length = headers.get("content-length", "")
-    if not length and "transfer-encoding" not in headers:
-        return b""
+    more = bool(length) or "transfer-encoding" in headers
     if length.isdigit() and int(length) > MAX_BODY_BYTES:
         raise _too_large()
-    body = bytearray()
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise TrimtabError(Code.MALFORMED, "the connection ended before the body did")
+        yield message.get("body", b"")
+        more = message.get("more_body", False)
+
+
+@asynccontextmanager
+async def _arrival() -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(BODY_DEADLINE_S):
-            more = True
-            while more:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise TrimtabError(Code.MALFORMED, "the connection ended before the body did")
-                body += message.get("body", b"")
-                more = message.get("more_body", False)
-                if len(body) > MAX_BODY_BYTES:
-                    raise _too_large()
+            yield
     except TimeoutError:
         raise TrimtabError(Code.MALFORMED, f"the body did not arrive within {BODY_DEADLINE_S:g} s") from None
-    return bytes(body)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

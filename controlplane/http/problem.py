@@ -6,11 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from controlplane.errors import Code, TrimtabError, Violation
 
@@ -85,11 +87,19 @@ def response(error: TrimtabError, *, request_id: str = "", headers: Mapping[str,
     return Response(problem.model_dump_json(), code.http_status, headers=merged, media_type=MEDIA_TYPE)
 
 
-def install(app: FastAPI) -> None:
-    """Answer every refusal of ``app`` with a problem."""
+def install(app: FastAPI, routers: Sequence[APIRouter]) -> None:
+    """Answer every refusal of ``app`` with a problem. ``routers`` are those that it includes."""
+    routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
+
+    async def unrouted(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        allowed = _allowed(request, routes) or "GET"
+        headers = {"Allow": allowed} if error.status_code == Code.METHOD.http_status else {}
+        return response(_unrouted(request, error, allowed), request_id=_request_id(request), headers=headers)
+
     app.add_exception_handler(TrimtabError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _unrouted)
+    app.add_exception_handler(HTTPException, unrouted)
 
 
 def documented(*codes: Code) -> dict[int | str, dict[str, Any]]:
@@ -116,21 +126,21 @@ async def _invalid(request: Request, error: Exception) -> Response:
     return response(_translated(error.errors()), request_id=_request_id(request))
 
 
-async def _unrouted(request: Request, error: Exception) -> Response:
+def _unrouted(request: Request, error: HTTPException, allowed: str) -> TrimtabError:
     """Starlette's own refusals: no such path, or not with this method."""
-    assert isinstance(error, HTTPException)
     if error.status_code == Code.METHOD.http_status:
-        allowed = (error.headers or {}).get("Allow", "")
-        refusal = TrimtabError(
-            Code.METHOD, f"{request.method} is not possible here", hint=f"allowed: {allowed}" if allowed else ""
-        )
-    elif error.status_code == Code.NOT_FOUND.http_status:
-        refusal = TrimtabError(
+        return TrimtabError(Code.METHOD, f"{request.method} is not possible here", hint=f"possible: {allowed}")
+    if error.status_code == Code.NOT_FOUND.http_status:
+        return TrimtabError(
             Code.NOT_FOUND, f"there is nothing at {request.url.path}", hint="/v1/openapi.json lists every path"
         )
-    else:
-        refusal = TrimtabError(Code.MALFORMED, str(error.detail))
-    return response(refusal, request_id=_request_id(request), headers=error.headers)
+    return TrimtabError(Code.MALFORMED, str(error.detail))
+
+
+def _allowed(request: Request, routes: Sequence[APIRoute]) -> str:
+    """Every method of a path; Starlette names those of its first route only."""
+    matching = (route.methods for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    return ", ".join(sorted({method for methods in matching for method in methods or ()}))
 
 
 def _translated(items: Sequence[Mapping[str, Any]]) -> TrimtabError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 from collections.abc import Generator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from fastapi import FastAPI
 from controlplane.errors import Code, TrimtabError
 
 _SHUTDOWN = 2
+_BACKLOG = 1024
 
 
 class HttpServer:
@@ -26,6 +28,7 @@ class HttpServer:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._socket.bind((host, int(port)))
+            self._socket.listen(_BACKLOG)  # from here on a caller waits rather than being refused, and the port is ours
         except OSError as error:
             self._socket.close()
             raise TrimtabError(
@@ -38,6 +41,7 @@ class HttpServer:
             "ssl_certfile": cert and str(cert),
             "ssl_keyfile": key and str(key),
             "ssl_ca_certs": client_ca and str(client_ca),
+            "ssl_cert_reqs": ssl.CERT_REQUIRED if client_ca else ssl.CERT_NONE,
         }
         self._server: uvicorn.Server | None = None
 
@@ -46,6 +50,8 @@ class HttpServer:
         config = uvicorn.Config(
             api,
             log_config=None,
+            log_level="warning",
+            server_header=False,
             access_log=False,
             lifespan="off",
             timeout_graceful_shutdown=_SHUTDOWN,
@@ -55,8 +61,10 @@ class HttpServer:
         await self._server.serve(sockets=[self._socket])
 
     def stop(self) -> None:
-        """Let requests in progress finish, then let ``serve`` return."""
-        if self._server is not None:
+        """Let requests in progress finish, then let ``serve`` return. Before ``serve``: give the port back."""
+        if self._server is None:
+            self._socket.close()
+        else:
             self._server.should_exit = True
 
 

@@ -1,7 +1,8 @@
 """Watches as server-sent events: a snapshot, then each change, from the view as it is when the event is written.
 
-A notice only wakes the stream, and the stream compares what it sent with what is: a slow reader skips intermediate
-states and costs a bounded amount of memory. ``id:`` is the store revision. A reader that reconnects is sent a snapshot.
+A step of the view only wakes the streams whose topic it touches, and a stream compares what it sent with what is: a slow
+reader skips intermediate states and costs a bounded amount of memory. ``id:`` is the store revision. A reader that
+reconnects is sent a snapshot.
 """
 
 from __future__ import annotations
@@ -9,21 +10,28 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from controlplane.core.resource import ResourceName
+from controlplane.core.model import Event, Kind
+from controlplane.core.resource import ResourceKind, ResourceName
 from controlplane.core.view import View
 from controlplane.errors import Code, TrimtabError
 from controlplane.http.models import Named
 from controlplane.runtime.reconciler import Reconciler
 
-Concerns = Callable[[frozenset[ResourceName]], bool]
+# A part of the view: a branch and what is above the items in it, as ("endpoints", "default", "orders").
+Topic = tuple[str, ...]
+ENDPOINTS, CONFIGS = "endpoints", "configs"
+
+_BRANCHES = {Kind.INSTANCE: ENDPOINTS, Kind.DESIRED: ENDPOINTS, Kind.PROTECTION: ENDPOINTS, Kind.CONFIG: CONFIGS}
+_RESOURCES = {ResourceKind.ENDPOINTS: ENDPOINTS, ResourceKind.CONFIG: CONFIGS}
 
 # For an operation's OpenAPI entry.
 EVENT_STREAM: dict[int | str, dict[str, Any]] = {
@@ -43,20 +51,20 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a watch follows: all items as of now with their revision, and which notices concern them."""
+    """What a watch follows: all items as of now with their revision, and the topic whose steps concern them."""
 
     read: Callable[[], Awaitable[tuple[int, Sequence[Named]]]]
-    concerns: Concerns
-    every: float | None = None  # seconds; for what changes without notice
+    topic: Topic | None = None
+    every: float | None = None  # seconds; for what changes without a step of the view
 
     @classmethod
-    def of(cls, view: View, read: Callable[[], Sequence[Named]], concerns: Concerns) -> Source:
+    def of(cls, view: View, read: Callable[[], Sequence[Named]], *topic: str) -> Source:
         """A part of the view."""
 
         async def now() -> tuple[int, Sequence[Named]]:
             return view.revision, read()
 
-        return cls(now, concerns)
+        return cls(now, topic)
 
 
 class Watches:
@@ -71,12 +79,17 @@ class Watches:
         write_deadline: float = 30.0,
         limit: int = 1000,
     ) -> None:
-        self._reconciler = reconciler
+        self._sleeping: dict[asyncio.Event, Topic | None] = {}
         self._stopping = stopping
         self._keepalive = keepalive
         self._write_deadline = write_deadline
         self._limit = limit
-        self.open = 0
+        reconciler.listen(self._stepped)
+
+    @property
+    def open(self) -> int:
+        """How many are open now."""
+        return len(self._sleeping)
 
     def stream(self, source: Source) -> Response:
         """The answer that follows ``source``. Raises FLOOD when too many are open."""
@@ -89,9 +102,8 @@ class Watches:
     async def follow(self, source: Source, receive: Receive, send: Send) -> None:
         """Serve one watch until its reader leaves, the server stops, or a write hangs."""
         wake = asyncio.Event()
-        self.open += 1
+        self._sleeping[wake] = source.topic
         tasks = [
-            asyncio.create_task(self._wake_on_notice(source, wake), name="watch-notices"),
             asyncio.create_task(self._write(source, wake, send), name="watch-write"),
             asyncio.create_task(_disconnected(receive), name="watch-reader"),
             asyncio.create_task(self._stopping.wait(), name="watch-stop"),
@@ -102,15 +114,18 @@ class Watches:
             for task in tasks:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
-            self.open -= 1
+            del self._sleeping[wake]
         for task, result in zip(tasks, results, strict=True):
             if task in done and isinstance(result, BaseException):
                 raise result
 
-    async def _wake_on_notice(self, source: Source, wake: asyncio.Event) -> None:
-        async for _, changed in self._reconciler.subscribe():
-            if source.concerns(changed):
-                wake.set()
+    def _stepped(self, _: int, names: frozenset[ResourceName], events: list[Event]) -> None:
+        """Wake those whose topic the step touches. Its events tell also what alters no endpoint, as an intent may."""
+        if self._sleeping:
+            touched = set(_touched(names, events))
+            for wake, topic in self._sleeping.items():
+                if topic in touched:
+                    wake.set()
 
     async def _write(self, source: Source, wake: asyncio.Event, send: Send) -> None:
         revision, items = await source.read()
@@ -119,7 +134,7 @@ class Watches:
         clock = asyncio.get_running_loop().time
         spoke = clock()
         while True:
-            with suppress(TimeoutError):  # no notice: look all the same, and say that the server is alive
+            with suppress(TimeoutError):  # nothing woke it: look all the same, and say that the server is alive
                 async with asyncio.timeout(min(self._keepalive, source.every or self._keepalive)):
                     await wake.wait()
             wake.clear()
@@ -161,6 +176,17 @@ class EventStream(Response):
             _log.info("a watch of %s was cut off: its reader does not read", scope["path"])
             return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _touched(names: Iterable[ResourceName], events: Iterable[Event]) -> Iterator[Topic]:
+    """Every topic that a step concerns, from each namespace down. A listing's events lack what is gone: its names do not."""
+    for branch, path in chain(
+        ((_BRANCHES.get(event.ref.kind), event.ref.path) for event in events),
+        ((_RESOURCES.get(name.kind), tuple(name.name.split("/"))) for name in names),
+    ):
+        if branch is not None:
+            for depth in range(1, len(path) + 1):
+                yield branch, *path[:depth]
 
 
 def _event(kind: str, revision: int, data: Mapping[str, object]) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import httpx
@@ -22,6 +23,9 @@ from controlplane.runtime.reconciler import Reconciler
 from controlplane.store.codec import Codec
 from controlplane.store.ledger import Ledger
 from controlplane.store.memory import MemoryStore
+from controlplane.store.port import Delete, Transaction
+
+PREFIX = "trimtab/test"
 
 
 @dataclass(eq=False)
@@ -74,6 +78,16 @@ class House:
         ref = Ref(Kind.PROTECTION, ("default", service, "r1"))
         await self.write(Write(ref, Protection("r1", suspects, "3 of 4 sessions broke at once")))
 
+    async def empty(self) -> None:
+        """Forget everything and everybody."""
+        outcome = await self.ledger.store.commit(
+            Transaction(then=(Delete(self.ledger.codec.live_prefix, prefix=True),))
+        )
+        await self.reconciler.wait_for(outcome.revision)
+        for stream in list(self.clients._streams):
+            self.clients.remove(stream)
+        self.readiness.started = True
+
     async def write(self, write: Write) -> None:
         result = await self.ledger.commit(Change(write=(write,)))
         await self.reconciler.wait_for(result.revision)
@@ -96,10 +110,11 @@ def connected(house: House) -> Callable[..., None]:
     return connect
 
 
-@pytest.fixture
-async def house() -> AsyncIterator[House]:
+@asynccontextmanager
+async def open_house() -> AsyncIterator[House]:
+    """A replica without its ports, following a memory store."""
     view, metrics, readiness = View(), Metrics(), Readiness()
-    ledger = Ledger(MemoryStore(), Codec("trimtab/test"))
+    ledger = Ledger(MemoryStore(), Codec(PREFIX))
     reconciler = Reconciler(ledger, view, metrics, compare_interval=60)
 
     async def no_peer(address: str) -> list[ClientInfo]:
@@ -113,6 +128,12 @@ async def house() -> AsyncIterator[House]:
     yield house
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.fixture
+async def house() -> AsyncIterator[House]:
+    async with open_house() as opened:
+        yield opened
 
 
 @pytest.fixture

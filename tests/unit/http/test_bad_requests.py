@@ -126,6 +126,7 @@ async def test_a_path_or_method_that_is_not_there_is_a_problem_too(api: httpx.As
     wrong = await api.patch("/v1/namespaces")
     assert (wrong.status_code, wrong.json()["code"]) == (405, "request.method")
     assert wrong.headers["allow"] == "GET"
+    assert (await api.post(PATH)).headers["allow"] == "DELETE, GET, PUT"
 
 
 async def test_a_body_beyond_the_bound_is_cut_off_while_it_comes(api: httpx.AsyncClient) -> None:
@@ -146,6 +147,30 @@ async def test_a_body_beyond_the_bound_is_cut_off_while_it_comes(api: httpx.Asyn
 async def test_a_body_that_announces_too_much_is_not_even_read(api: httpx.AsyncClient) -> None:
     answer = await api.put(PATH, content=b"{}", headers={"Content-Length": str(MAX_BODY_BYTES + 1)})
     assert answer.status_code == 413
+
+
+async def test_bodies_of_all_requests_together_are_bounded_and_given_back(
+    house, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controlplane.http.gate.MAX_HELD_BYTES", 1000)
+    held, more = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> Any:
+        yield b" " * 800
+        held.set()
+        await more.wait()
+        yield b"{}"
+
+    async with house.http() as client:
+        first = asyncio.create_task(client.put(PATH, content=slow()))
+        async with asyncio.timeout(10):
+            await held.wait()
+        second = await client.put(PATH, content=b" " * 800)
+        assert second.status_code == 429
+        assert (second.json()["code"], second.headers["retry-after"]) == ("request.flood", "1")
+        more.set()
+        assert (await first).status_code == 400
+        assert (await client.put(PATH, content=b" " * 800)).status_code == 400
 
 
 async def test_a_body_that_never_arrives_is_given_up(house, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,6 +105,22 @@ async def test_a_watch_of_one_service_is_not_woken_by_another(orders) -> None:
         assert [item["id"] for item in (await reader.event())[1]["changed"]] == ["d"]
 
 
+async def test_an_intent_that_changes_nothing_for_clients_is_told_all_the_same(orders, api: httpx.AsyncClient) -> None:
+    async with watching(orders.app(), INSTANCES) as reader:
+        await reader.event()
+        await api.post(f"{INSTANCES}/c:drain")  # still starting: UNHEALTHY with or without it
+        [changed] = (await reader.event())[1]["changed"]
+        assert (changed["id"], changed["desired"]["drain"], changed["health"]["value"]) == ("c", True, "UNHEALTHY")
+
+
+async def test_what_was_missed_in_a_gap_is_told_by_the_next_listing(orders) -> None:
+    async with watching(orders.app(), INSTANCES) as reader:
+        await reader.event()
+        kept = [stored for stored in orders.view.records() if stored.ref.path[-1] != "a"]
+        orders.reconciler._step(orders.view.revision, orders.view.load(orders.view.revision, kept), [])
+        assert (await reader.event())[1]["removed"] == ["namespaces/default/services/orders/instances/a"]
+
+
 async def test_a_resource_may_be_watched_before_it_exists(house) -> None:
     async with watching(house.app(), f"{INSTANCES}/late") as reader:
         assert (await reader.event())[1]["items"] == []
@@ -132,7 +148,8 @@ async def test_clients_are_watched_by_what_matters_of_them(
     connected("n1", last_heartbeat_age=0.1)
     async with watching(house.app(), "/v1/clients") as reader:
         assert [item["node"] for item in (await reader.event())[1]["items"]] == ["n1"]
-        house.clients._streams.clear()
+        (known,) = house.clients._streams
+        house.clients.remove(known)
         connected("n1", last_heartbeat_age=0.9)  # only older: nothing to tell
         connected("n2")
         assert [item["node"] for item in (await reader.event())[1]["changed"]] == ["n2"]
@@ -185,7 +202,6 @@ async def test_a_watch_leaves_nothing_behind_when_its_reader_leaves(orders) -> N
     async with watching(orders.app(), INSTANCES) as reader:
         await reader.event()
     assert asyncio.all_tasks() == before
-    assert orders.reconciler._feeds == set()
 
 
 async def test_too_many_watches_are_refused_not_queued(orders) -> None:
@@ -207,7 +223,8 @@ async def _followed(house: Any, watches: Watches) -> AsyncIterator[Reader]:
     from controlplane.http import catalogue, problem
 
     app = FastAPI()
-    app.include_router(catalogue.router(house.view, object(), watches))  # type: ignore[arg-type]
-    problem.install(app)
+    router = catalogue.router(house.view, object(), watches)  # type: ignore[arg-type]
+    app.include_router(router)
+    problem.install(app, [router])
     async with watching(app, INSTANCES) as reader:
         yield reader
