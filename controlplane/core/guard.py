@@ -58,12 +58,13 @@ class Guard:
     ) -> Judgement:
         """Decide on every session in ``due``.
 
-        ``doubted``: all sessions broken or silent now (``due`` among them). ``census``: how many sessions stand behind a
+        ``doubted``: all sessions broken, silent or late now (``due`` among them). ``census``: how many sessions stand behind a
         service, on all replicas, the doubted included. ``own``: how many sessions this replica has.
         """
         while self._ended and self._ended[0][0] < now - self.settings.memory:
             self._ended.popleft()
-        services = {session: services_of(session) for session in {*doubted, *due}}
+        due = dict.fromkeys(due)  # looked up once per session, in the order in which it came
+        services = {session: services_of(session) for session in (*doubted, *due)}
         suspects: dict[ServiceName, set[int]] = {}
         for session, names in services.items():
             for name in names:
@@ -84,7 +85,8 @@ class Guard:
                     held.setdefault(name, set()).add(session.lease)
             elif session in due:
                 end.append(session)
-                self._ended.append((now, names))
+                if names:
+                    self._ended.append((now, names))
         return Judgement(end, hold, {name: frozenset(leases) for name, leases in held.items()})
 
     def _over(self, name: ServiceName, doubted: int, census: int) -> bool:

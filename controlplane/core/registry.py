@@ -1,7 +1,8 @@
 """What a registration, an update, an operator's intent or a release becomes in the store: a change, or a typed refusal.
 
 Each function takes what the store is believed to hold. The change carries that belief as an expectation, so a stale
-belief writes nothing; the caller reads again and asks again.
+belief writes nothing; the caller reads again and asks again. What a registrant changes also expects its session's
+record: the lease is public, only the record's path proves that it knows the secret.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def register(instance: Instance, *, session: Ref, lease: int, current: Stored | 
     return Change(expect=expect, write=(Write(instance.ref, instance, lease),))
 
 
-def update(instance: Instance, *, lease: int, current: Stored | None) -> Change:
+def update(instance: Instance, *, session: Ref, lease: int, current: Stored | None) -> Change:
     """Replace what an instance reports of itself. Only its own session may, and it stays where it is."""
     held = _instance(_owned(instance.ref, lease, current))
     if (held.address, held.port) != (instance.address, instance.port):
@@ -46,15 +47,16 @@ def update(instance: Instance, *, lease: int, current: Stored | None) -> Change:
     if held == instance:
         return Change()
     assert current is not None
-    return Change(expect=(Unchanged(instance.ref, current.revision),), write=(Write(instance.ref, instance, lease),))
+    expect = (Unchanged(instance.ref, current.revision), Present(session))
+    return Change(expect=expect, write=(Write(instance.ref, instance, lease),))
 
 
-def deregister(ref: Ref, *, lease: int, current: Stored | None) -> Change:
+def deregister(ref: Ref, *, session: Ref, lease: int, current: Stored | None) -> Change:
     """Remove an instance; one that is gone already needs nothing."""
     if current is None:
         return Change()
     owned = _owned(ref, lease, current)
-    return Change(expect=(Unchanged(ref, owned.revision),), remove=(ref,))
+    return Change(expect=(Unchanged(ref, owned.revision), Present(session)), remove=(ref,))
 
 
 def desire(ref: Ref, wanted: Desired, *, current: Stored | None) -> Change:

@@ -49,7 +49,7 @@ class Difference(NamedTuple):
 class EndpointSet:
     """The endpoints of one service with their recent history."""
 
-    __slots__ = ("_floor", "_log", "digest", "endpoints", "protected", "version")
+    __slots__ = ("_blind", "_floor", "_log", "digest", "endpoints", "protected", "version")
 
     def __init__(self, floor: int) -> None:
         """``floor``: the revision from which on every change will be recorded here."""
@@ -58,6 +58,7 @@ class EndpointSet:
         self.version = floor
         self.digest = 0
         self._floor = floor
+        self._blind = (0, 0)
         self._log: deque[tuple[int, str]] = deque()
 
     def put(self, id: str, endpoint: Endpoint | None, revision: int) -> bool:
@@ -87,9 +88,15 @@ class EndpointSet:
         self.version = revision
         return True
 
+    def overlooked(self, start: int, end: int) -> None:
+        """What happened between two revisions, both excluded, was not seen one by one: a difference from there is unknown."""
+        if end - start > 1:
+            first, _ = self._blind
+            self._blind = (min(first, start) if first else start, end)
+
     def since(self, version: int) -> Difference:
         """What a holder of ``version`` is missing; everything when that is no longer known."""
-        if version < self._floor:
+        if version < self._floor or self._blind[0] < version < self._blind[1]:
             return self.whole()
         touched: set[str] = set()
         for revision, id in reversed(self._log):

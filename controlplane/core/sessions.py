@@ -10,7 +10,7 @@ heartbeat costs one assignment.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from heapq import heappop, heappush
 
@@ -43,7 +43,11 @@ class Session:
     last_heard: float
     state: State = State.LIVE
     since: float = 0.0
-    deadline: float = field(default=0.0, compare=False)
+    armed: int = 0  # number of its latest deadline; earlier ones are void
+    # The replica that left it, when it was adopted; empty: it is our own.
+    owner: str = ""
+    # An end was begun and nobody knows what became of it: only the store can tell whether the session stands.
+    uncertain: bool = False
 
     @property
     def cause(self) -> Cause:
@@ -73,23 +77,19 @@ class Sessions:
         """The session of that lease, when this replica owns it."""
         return self._by_lease.get(lease)
 
-    def attach(self, lease: int, ref: Ref, epoch: int, now: float) -> Session:
-        """Own a session that was granted or resumed here."""
-        session = self._by_lease[lease] = Session(lease, ref, epoch, now, since=now)
+    def attach(self, lease: int, ref: Ref, epoch: int, now: float, *, uncertain: bool = False) -> Session:
+        """Own a session that was granted or resumed here, in place of what was known of it: the stream that it left has no
+        say any more.
+        """
+        session = self._by_lease[lease] = Session(lease, ref, epoch, now, since=now, uncertain=uncertain)
         self._arm(session, now + self.window)
         return session
 
-    def adopt(self, lease: int, ref: Ref, epoch: int, now: float, grace: float) -> Session:
-        """Own a session whose replica died: it has ``grace`` to be resumed anywhere."""
-        session = self._by_lease[lease] = Session(lease, ref, epoch, now, State.BROKEN, now)
-        self._arm(session, now + grace)
+    def adopt(self, lease: int, ref: Ref, epoch: int, now: float, owner: str) -> Session:
+        """Own a session that replica ``owner`` left and nobody resumed in time: it is due."""
+        session = self._by_lease[lease] = Session(lease, ref, epoch, now, State.BROKEN, now, owner=owner)
+        self._arm(session, now)
         return session
-
-    def resume(self, session: Session, now: float) -> None:
-        """Its stream is back, on this replica."""
-        session.last_heard = now
-        self._enter(session, State.LIVE, now)
-        self._arm(session, now + self.window)
 
     def heard(self, session: Session, now: float) -> bool:
         """A heartbeat came. Whether the session lives: False when it is being ended."""
@@ -111,6 +111,7 @@ class Sessions:
 
     def not_ended(self, session: Session, now: float, retry: float) -> None:
         """The store was away: it is broken as before, and due again after ``retry``."""
+        session.uncertain = True
         self._enter(session, State.BROKEN, now)
         self._arm(session, now + retry)
 
@@ -126,9 +127,9 @@ class Sessions:
         """The doubted sessions whose time has come. Each is returned once, until it is armed again."""
         found = []
         while self._deadlines and self._deadlines[0][0] <= now:
-            deadline, _, lease = heappop(self._deadlines)
+            _, number, lease = heappop(self._deadlines)
             session = self._by_lease.get(lease)
-            if session is None or session.deadline != deadline or session.state is State.ENDING:
+            if session is None or session.armed != number or session.state is State.ENDING:
                 continue
             if session.state is State.LIVE:
                 if session.last_heard + self.window > now:
@@ -146,6 +147,16 @@ class Sessions:
         """Every session that is broken or silent now."""
         return [session for session in self._by_lease.values() if session.doubted]
 
+    def late(self, now: float) -> list[Session]:
+        """Living sessions that have been silent for half the window: those that stopped together are not due together,
+        because each beats at a time of its own.
+        """
+        return [s for s in self._by_lease.values() if s.state is State.LIVE and s.last_heard + self.window / 2 < now]
+
+    def adopted(self) -> list[Session]:
+        """Every session that another replica left."""
+        return [session for session in self._by_lease.values() if session.owner]
+
     def renewable(self) -> list[int]:
         """Leases to renew: all but those being ended. Doubt is the guard's business, not the lease's."""
         return [lease for lease, session in self._by_lease.items() if session.state is not State.ENDING]
@@ -156,6 +167,6 @@ class Sessions:
         session.since = now
 
     def _arm(self, session: Session, deadline: float) -> None:
-        session.deadline = deadline
-        self._pushes += 1  # breaks ties, so that the heap never compares further
+        self._pushes += 1  # breaks ties, too: the heap never compares further
+        session.armed = self._pushes
         heappush(self._deadlines, (deadline, self._pushes, session.lease))

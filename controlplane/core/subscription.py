@@ -15,6 +15,7 @@ from controlplane.core.resource import ResourceName
 from controlplane.core.view import View
 
 _REASON_LIMIT = 1024
+_UNKNOWN = -1  # a revision before any history: what starts from it is the whole
 
 
 @dataclass(slots=True)
@@ -99,12 +100,13 @@ class Subscriptions:
         return self._held.pop(name, None) is not None
 
     def enqueue(self, name: ResourceName, changed_at: float) -> bool:
-        """``name`` changed at ``changed_at``; whether the slot was empty before."""
-        was_empty = not self._slot
-        if was_empty:
+        """``name`` changed at ``changed_at``; whether that is news to the slot. Of a name not followed it never is."""
+        if name in self._slot or name not in self._held:
+            return False
+        if not self._slot:
             self._changed_at = changed_at
         self._slot.add(name)
-        return was_empty
+        return True
 
     def take(self, view: View, now: float) -> tuple[int, list[Outgoing]]:
         """Empty the slot: a nonce and what to send, given what the view holds now. No resource: send nothing.
@@ -112,22 +114,25 @@ class Subscriptions:
         A client that comes from a replica further ahead is left in the slot: it is never taken back in time.
         """
         outgoing: list[Outgoing] = []
-        waiting: set[ResourceName] = set()
+        waiting: list[ResourceName] = []
         for name in self._slot:
             held = self._held[name]
             version, digest = current(view, name)
             if held.version and held.digest == digest:
                 # Same content, whatever its history: differences start at what this replica knows.
-                held.known, held.answered = version, True
+                held.known, held.answered = _UNKNOWN if held.known == _UNKNOWN else version, True
             elif held.known > view.revision:
-                waiting.add(name)
-            elif not held.answered or held.version != version:
-                outgoing.append(Outgoing(name, held.known, held.version))
-                self._held[name] = Held(version, digest, version, answered=True)
-        self._slot = waiting
+                waiting.append(name)
+            elif not held.answered or (held.version, held.digest) != (version, digest):
+                # A listing may mend a resource without a newer revision; no difference starts from the version in doubt.
+                since = _UNKNOWN if held.version == version else held.known
+                outgoing.append(Outgoing(name, since, held.version))
+                held.version, held.digest, held.known, held.answered = version, digest, version, True
+        self._slot.clear()
+        self._slot.update(waiting)
         if outgoing:
             self._nonce += 1
-            names = tuple(item.name for item in outgoing)
+            names = tuple([item.name for item in outgoing])
             self._in_flight.append(Sent(self._nonce, view.revision, now, self._changed_at or now, names))
             self._changed_at = 0.0
         return self._nonce, outgoing
@@ -149,6 +154,9 @@ class Subscriptions:
             if resend:
                 self._held[name] = Held(0, 0, 0)
                 self._slot.add(name)
+            else:
+                # It keeps an older version, which one is not said: what comes next starts from nothing.
+                self._held[name].known = _UNKNOWN
         return sent
 
     def _answered(self, nonce: int, refused: Collection[ResourceName]) -> Sent | None:

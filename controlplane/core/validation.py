@@ -76,9 +76,9 @@ def instance(
     _check_address(findings, address)
     if not 1 <= port <= 65_535:
         findings.add("instance.port", f"{port} is not a port", "1 to 65535")
+    if id or _is_address(address):
+        findings.identifier("instance.id", id or f"{address}-{port}")
     id = id or f"{address}-{port}"
-    if _is_address(address):
-        findings.identifier("instance.id", id)
     if not 0 <= weight <= MAX_WEIGHT:
         findings.add(
             "instance.weight", f"{weight} is out of range", f"1 to {MAX_WEIGHT}, or leave it out for {DEFAULT_WEIGHT}"
@@ -150,7 +150,7 @@ def _check_address(findings: Findings, address: str) -> None:
         findings.add(
             "instance.address", f"{_shown(address)} is neither an IP address nor a host name", "without scheme and port"
         )
-    elif address in {"0.0.0.0", "::"}:  # noqa: S104 - refused, not bound
+    elif _is_unspecified(address):
         findings.add(
             "instance.address",
             f"{address} is where a server listens, nobody can dial it",
@@ -162,8 +162,16 @@ def _is_address(address: str) -> bool:
     try:
         ipaddress.ip_address(address)
     except ValueError:
-        return bool(_HOST.fullmatch(address))
+        # A last label of digits is a mistyped IPv4 address (RFC 3696, section 2): no such host can exist.
+        return bool(_HOST.fullmatch(address)) and not address.rpartition(".")[2].isdigit()
     return "%" not in address  # a zone index means nothing on another host
+
+
+def _is_unspecified(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_unspecified
+    except ValueError:
+        return False
 
 
 def _shown(value: str) -> str:

@@ -49,7 +49,7 @@ class View:
         self.revision = 0
         self._records: dict[Ref, Stored] = {}
         self._services: dict[ServiceName, EndpointSet] = {}
-        self._documents: dict[ResourceName, Document] = {}
+        self._resources: dict[ResourceName, EndpointSet | Document] = {}
         self._leases: dict[int, set[Ref]] = {}
         self._protections: dict[ServiceName, dict[Ref, Protection]] = {}
         self._floor = 0
@@ -69,8 +69,9 @@ class View:
 
         Differences count as made at ``revision``: when they really happened may be before what subscribers were told.
         """
-        if not self._records:
-            self._floor = revision
+        for endpoints in self._services.values():
+            endpoints.overlooked(self.revision, revision)
+        self._floor = revision
         listed = {stored.ref: stored for stored in records}
         events = [Event(ref, None, revision) for ref in self._records if ref not in listed]
         events += [Event(ref, stored, revision) for ref, stored in listed.items() if self._records.get(ref) != stored]
@@ -107,7 +108,8 @@ class View:
         if endpoints is None:
             if stored is None:
                 return
-            endpoints = self._services[name] = EndpointSet(self._floor)
+            endpoints = self._services[name] = self._resources[endpoints_name(name)] = EndpointSet(self._floor)
+            endpoints.protect(name in self._protections, revision)
         fresh = None if stored is None else self._merge(stored, self._records.get(Ref(Kind.DESIRED, path)))
         if endpoints.put(id, fresh, revision):
             changed.add(endpoints_name(name))
@@ -140,16 +142,16 @@ class View:
             changed.add(endpoints_name(name))
 
     def _document(self, name: ResourceName, stored: Stored | None, changed: set[ResourceName]) -> None:
-        held = self._documents.get(name)
+        held = self._resources.get(name)
         if stored is None:
-            if self._documents.pop(name, None) is not None:
+            if self._resources.pop(name, None) is not None:
                 changed.add(name)
             return
         content = stored.record
         assert isinstance(content, ConfigFile | PolicyDocument)
         digest = document_digest(content)
         if held is None or held.digest != digest:
-            self._documents[name] = Document(content, stored.revision, digest)
+            self._resources[name] = Document(content, stored.revision, digest)
             changed.add(name)
 
     def _index_lease(self, ref: Ref, before: Stored | None, stored: Stored | None) -> None:
@@ -171,7 +173,7 @@ class View:
 
     def resource(self, name: ResourceName) -> EndpointSet | Document | None:
         """What a subscriber to ``name`` follows; None when it was never heard of, or is a document that is gone."""
-        return self.endpoints(name.name) if name.kind is ResourceKind.ENDPOINTS else self._documents.get(name)
+        return self._resources.get(name)
 
     # -- look-ups, for people and decisions -------------------------------------------------------------------------
 

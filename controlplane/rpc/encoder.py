@@ -18,6 +18,7 @@ from controlplane.core.view import View
 
 _LENGTH_DELIMITED = 2
 _CACHED_RESOURCES = 4096
+_SHORT = [bytes((value,)) for value in range(0x80)]
 
 
 def _tag(message: Any, field: str, wire_type: int = _LENGTH_DELIMITED) -> bytes:
@@ -26,6 +27,8 @@ def _tag(message: Any, field: str, wire_type: int = _LENGTH_DELIMITED) -> bytes:
 
 def varint(value: int) -> bytes:
     """Base-128 varint of a number that is not negative (protobuf's wire format)."""
+    if value < 0x80:
+        return _SHORT[value]
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -46,13 +49,17 @@ class Encoder:
     def __init__(self, view: View) -> None:
         self._view = view
         self._cache: dict[ResourceName, tuple[tuple[int, int], dict[tuple[int, int], bytes]]] = {}
+        self._stamp = (0, _VERSION + varint(0))
 
     def delta(self, nonce: int, outgoing: Sequence[Outgoing]) -> bytes:
         """A serialised ServerMessage with a delta of ``outgoing``, at the view's revision."""
-        chunks = [self._chunk(*item) for item in outgoing]
-        head = _NONCE + varint(nonce) + _VERSION + varint(self._view.revision)
-        size = len(head) + sum(map(len, chunks))
-        return b"".join((_DELTA, varint(size), head, *chunks))
+        # Most deltas are of one resource: that one takes the short way, thousands of times for each change.
+        body = self._chunk(*outgoing[0]) if len(outgoing) == 1 else b"".join([self._chunk(*item) for item in outgoing])
+        revision = self._view.revision
+        if self._stamp[0] != revision:
+            self._stamp = (revision, _VERSION + varint(revision))
+        head = _NONCE + varint(nonce) + self._stamp[1]
+        return b"".join((_DELTA, varint(len(head) + len(body)), head, body))
 
     def resource(self, name: ResourceName) -> types_pb2.Resource:
         """One resource, whole."""
@@ -71,7 +78,11 @@ class Encoder:
             cached = self._cache[name] = (state, {})
         encoded = cached[1].get((since, base))
         if encoded is None:
-            encoded = cached[1][since, base] = _element(self._message(name, since, base))
+            if base and (isinstance(resource, Document) or resource.since(since).full):
+                encoded = self._chunk(name, 0, 0)  # no difference: all who need the whole share its bytes
+            else:
+                encoded = _element(self._message(name, since, base))
+            cached[1][since, base] = encoded
         return encoded
 
     def _message(self, name: ResourceName, since: int, base: int) -> types_pb2.Resource:

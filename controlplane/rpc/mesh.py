@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 METHOD = "trimtab.v1.Mesh"
 _SWEEP = 1.0
 _SILENT_WINDOWS = 3
+_FAREWELL = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +95,11 @@ class MeshService:
             for stream in list(self._streams):
                 does_not_read = stream.writing_since is not None and stream.writing_since < stuck
                 if does_not_read or stream.last_heard < silent:
-                    log.warning("cut off %s: it does not %s", stream.node_id, "read" if does_not_read else "speak")
-                    stream.cut()
+                    what = "read" if does_not_read else "speak"
+                    log.warning("cut off %s: it does not %s", stream.node_id, what)
+                    stream.cut(
+                        TrimtabError(Code.STREAM_STUCK, f"the client does not {what}", hint="open another stream")
+                    )
 
     async def go_away(self, reason: str) -> None:
         """Send every client to another replica, spread over time; return when they have left or the time is up."""
@@ -120,10 +124,16 @@ class MeshService:
             await stream.run()
         except TrimtabError as error:
             self.metrics.refused.labels(error.code.code).inc()
-            await abort(context, error)
+            self._remove(stream)
+            # A client that does not read leaves the status in the transport: it gets it should it ever read again.
+            async with asyncio.timeout(_FAREWELL):
+                await abort(context, error)
         finally:
-            self._streams.discard(stream)
-            if not self._streams:
-                self._empty.set()
-            self.clients.remove(stream)
-            self.metrics.streams.set(len(self._streams))
+            self._remove(stream)
+
+    def _remove(self, stream: Stream) -> None:
+        self._streams.discard(stream)
+        if not self._streams:
+            self._empty.set()
+        self.clients.remove(stream)
+        self.metrics.streams.set(len(self._streams))

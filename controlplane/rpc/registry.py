@@ -87,9 +87,9 @@ class RegistryService(RegistryServicer):
     @_refusing
     async def UpdateInstance(self, request: pb.UpdateInstanceRequest, context: Context) -> pb.UpdateInstanceResponse:  # noqa: N802
         """Replace what it reports."""
-        lease, _ = parse_handle(request.handle)
+        lease, session = parse_handle(request.handle)
         instance = convert.instance(request.instance, DEFAULT_NAMESPACE)
-        revision = await self._operations.update(instance, lease=lease)
+        revision = await self._operations.update(instance, session=session, lease=lease)
         return pb.UpdateInstanceResponse(instance_id=instance.id, revision=revision)
 
     @_refusing
@@ -97,11 +97,12 @@ class RegistryService(RegistryServicer):
         self, request: pb.DeregisterInstanceRequest, context: Context
     ) -> pb.DeregisterInstanceResponse:
         """Remove it."""
-        lease, _ = parse_handle(request.handle)
+        lease, session = parse_handle(request.handle)
         namespace = request.namespace or DEFAULT_NAMESPACE
         check_instance_name(namespace, request.service, request.id)
         ref = Ref(Kind.INSTANCE, (namespace, request.service, request.id))
-        return pb.DeregisterInstanceResponse(revision=await self._operations.deregister(ref, lease=lease))
+        revision = await self._operations.deregister(ref, session=session, lease=lease)
+        return pb.DeregisterInstanceResponse(revision=revision)
 
     @_refusing
     async def ListServices(self, request: pb.ListServicesRequest, context: Context) -> pb.ListServicesResponse:  # noqa: N802

@@ -56,6 +56,8 @@ class Stream:
         self._connected_at = time.time()
         self._flood = FloodLimit(service.limits.flood_rate, service.limits.flood_burst)
         self._leaving = False
+        self._reader: asyncio.Task[Any] | None = None
+        self._cut: TrimtabError | None = None
         self.subscriptions = Subscriptions()
         self.last_heard = self._loop.time()
         self.writing_since: float | None = None
@@ -71,6 +73,7 @@ class Stream:
         if hello is None:
             return
         self._greet(hello)
+        self._reader = asyncio.current_task()
         writer = asyncio.create_task(self._write(), name=f"write to {self._node.id}")
         try:
             while (message := await self._read()) is not None:
@@ -78,9 +81,16 @@ class Stream:
                     raise TrimtabError(Code.FLOOD, "too many messages", hint="slow down; reconnect later")
                 if await self._handle_message(message):
                     return
-                if writer.done():
-                    writer.result()
+                for task in (writer, self._worker):
+                    if task is not None and task.done():
+                        task.result()
+        except asyncio.CancelledError:
+            if self._cut is None or self._reader is None:
+                raise
+            self._reader.uncancel()
+            raise self._cut from None
         finally:
+            self._reader = None
             await self._leave(writer)
 
     def go_away(self, reason: str, *, spread: float, deadline: float) -> None:
@@ -89,9 +99,11 @@ class Stream:
         away = mesh_pb2.GoAway(reason=reason, spread=convert.duration(spread), deadline=convert.duration(deadline))
         self._send(go_away=away)
 
-    def cut(self) -> None:
-        """End the stream from outside: the client is stuck, silent, or stayed too long."""
-        self._context.cancel()  # type: ignore[attr-defined]
+    def cut(self, error: TrimtabError) -> None:
+        """End the stream from outside, with ``error``, which its client is told should it ever read again."""
+        if self._cut is None and self._reader is not None:
+            self._cut = error
+            self._reader.cancel()
 
     def wake(self) -> None:
         """Something may be in the slot or the mail."""
@@ -150,26 +162,24 @@ class Stream:
 
     async def _write(self) -> None:
         metrics, encoder, view = self._service.metrics, self._service.encoder, self._service.view
+        subscriptions, write = self.subscriptions, self._context.write
         while True:
             while self._mail:
-                await self._put(self._mail.popleft())
-            nonce, outgoing = self.subscriptions.take(view, self._loop.time())
-            if outgoing:
-                delta = encoder.delta(nonce, outgoing)
-                metrics.pushes.inc()
-                metrics.push_bytes.inc(len(delta))
-                await self._put(delta)
-                continue
-            if self.subscriptions.pending:
-                self._service.pusher.await_progress(self)
+                self.writing_since = self._loop.time()
+                await write(self._mail.popleft())
+                self.writing_since = None
+            if subscriptions.pending:
+                nonce, outgoing = subscriptions.take(view, self._loop.time())
+                if outgoing:
+                    self._mail.append(encoder.delta(nonce, outgoing))
+                    metrics.pushes.inc()
+                    metrics.push_bytes.inc(len(self._mail[0]))
+                    continue
+                if subscriptions.pending:
+                    self._service.pusher.await_progress(self)
             self._waiter = self._loop.create_future()
             await self._waiter
             self._waiter = None
-
-    async def _put(self, message: bytes) -> None:
-        self.writing_since = self._loop.time()
-        await self._context.write(message)
-        self.writing_since = None
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -251,20 +261,22 @@ class Stream:
     # -- subscriptions ----------------------------------------------------------------------------------------------
 
     def _subscribe(self, wanted: Any) -> None:
-        names = []
-        for index, item in enumerate(wanted):
-            name = convert.resource_name(item.kind, item.name, f"subscriptions[{index}]")
-            if name not in self.subscriptions:
-                self._service.metrics.subscriptions.inc()
-            self.subscriptions.subscribe(name, item.version, item.digest)
-            names.append(name)
-        if len(self.subscriptions) > self._service.limits.max_subscriptions:
+        named = {
+            convert.resource_name(item.kind, item.name, f"subscriptions[{index}]"): item
+            for index, item in enumerate(wanted)
+        }
+        fresh = [name for name in named if name not in self.subscriptions]
+        total, limit = len(self.subscriptions) + len(fresh), self._service.limits.max_subscriptions
+        if total > limit:
             raise TrimtabError(
                 Code.TOO_MANY_SUBSCRIPTIONS,
-                f"{len(self.subscriptions)} subscriptions are more than {self._service.limits.max_subscriptions}",
+                f"{total} subscriptions are more than {limit}",
                 hint="unsubscribe from what is not called, or raise max_subscriptions",
             )
-        self._service.pusher.follow(self, names)
+        for name, item in named.items():
+            self.subscriptions.subscribe(name, item.version, item.digest)
+        self._service.metrics.subscriptions.inc(len(fresh))
+        self._service.pusher.follow(self, named)
         self.wake()
 
     def _unsubscribe(self, unwanted: Any) -> None:
@@ -272,6 +284,7 @@ class Stream:
         gone = [name for name in names if self.subscriptions.unsubscribe(name)]
         self._service.metrics.subscriptions.dec(len(gone))
         self._service.pusher.unfollow(self, gone)
+        self.wake()  # what waits for the view to catch up waits on
 
     # -- session and requests ---------------------------------------------------------------------------------------
 
@@ -334,14 +347,18 @@ class Stream:
             return instance.id, await operations.register(instance, session=session.ref, lease=session.lease)
         if self._attaching is not None:
             await self._attaching
-        lease = self._session.lease if self._session else 0
+        mine = self._session
         if kind == "update":
             instance = convert.instance(request.instance, self._namespace)
-            return instance.id, await operations.update(instance, lease=lease)
+            if mine is None:
+                raise _holds_nothing(instance.ref)
+            return instance.id, await operations.update(instance, session=mine.ref, lease=mine.lease)
         namespace = request.namespace or self._namespace
         check_instance_name(namespace, request.service, request.id)
         ref = Ref(Kind.INSTANCE, (namespace, request.service, request.id))
-        return request.id, await operations.deregister(ref, lease=lease)
+        if mine is None:
+            raise _holds_nothing(ref)
+        return request.id, await operations.deregister(ref, session=mine.ref, lease=mine.lease)
 
     async def _ensure_session(self) -> Session:
         if self._attaching is not None:
@@ -360,3 +377,9 @@ class Stream:
             await self._service.keeper.end(session, "goodbye")
         except TrimtabError as error:
             log.warning("session %x said goodbye but could not be ended yet: %s", session.lease, error)
+
+
+def _holds_nothing(ref: Ref) -> TrimtabError:
+    return TrimtabError(
+        Code.INSTANCE_NOT_FOUND, f"this stream has no session, so it does not hold {ref}", hint="register it first"
+    )

@@ -13,12 +13,13 @@ import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from controlplane.core.change import Absent, Change, Present, Unchanged, Write
+from controlplane.core.change import Absent, Change, Expectation, Present, Unchanged, Write
 from controlplane.core.guard import Guard, GuardSettings
-from controlplane.core.model import Event, Kind, Protection, Ref, ServiceName, SessionRecord
+from controlplane.core.model import Event, Kind, Protection, Ref, ServiceName, SessionRecord, Stored
 from controlplane.core.resource import ResourceName
-from controlplane.core.sessions import Session, Sessions
+from controlplane.core.sessions import Cause, Session, Sessions, State
 from controlplane.core.view import View
 from controlplane.errors import Code, TrimtabError
 from controlplane.runtime.metrics import Metrics
@@ -31,6 +32,9 @@ _TICK = 0.05
 _REJUDGE = 0.5
 _RETRY = 1.0
 _RENEW_TURN = 0.5
+_ADOPT = 1.0
+_CLAIMS_AT_ONCE = 100  # etcd refuses transactions of more than 128 operations
+_MAX_LEASE = 2**63 - 1  # a lease id is a signed number of 64 bits, and never 0
 _HANDLE = re.compile(r"[0-9a-f]{1,16}\.[A-Za-z0-9_-]{22}")
 
 
@@ -57,11 +61,14 @@ def session_ref(lease: int, secret: str) -> Ref:
 
 def parse_handle(handle: str) -> tuple[int, Ref]:
     """Lease and record of a handle. Raises SESSION_INVALID."""
+    hint = "send back what the server gave, unchanged"
     if not _HANDLE.fullmatch(handle):
-        hint = "send back what the server gave, unchanged"
         raise TrimtabError(Code.SESSION_INVALID, "the session handle is malformed", hint=hint)
-    lease, _, secret = handle.partition(".")
-    return int(lease, 16), session_ref(int(lease, 16), secret)
+    digits, _, secret = handle.partition(".")
+    lease = int(digits, 16)
+    if not 0 < lease <= _MAX_LEASE:
+        raise TrimtabError(Code.SESSION_INVALID, "the session handle names no lease", hint=hint)
+    return lease, session_ref(lease, secret)
 
 
 class SessionKeeper:
@@ -79,9 +86,11 @@ class SessionKeeper:
         self._guard = Guard(settings.guard)
         self._on_lost: dict[int, Callable[[], None]] = {}
         self._protected: dict[ServiceName, frozenset[str]] = {}
-        self._endings: set[asyncio.Task[None]] = set()
+        self._protected_on = 0  # the lease on which the claims hang
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._unsure: set[int] = set()
-        self._dead_replicas: asyncio.Queue[str] = asyncio.Queue()
+        self._replicas: set[str] = set()
+        self._gone: dict[str, float] = {}
 
     # -- called by streams ------------------------------------------------------------------------------------------
 
@@ -98,21 +107,14 @@ class SessionKeeper:
 
         Raises SESSION_LOST when it is gone, SESSION_INVALID, and store failures.
         """
-        lease, ref = parse_handle(handle)
-        held = self._sessions.get(lease)
-        if held is not None and held.ref == ref and held.doubted:
-            # It never left this replica: nothing to write, so it resumes with the store away, too.
-            self._sessions.resume(held, self._now())
-            self._on_lost[lease] = on_lost
-            return held
-        result = await self._ledger.commit(Change(expect=(Present(ref),), write=(Write(ref, record, lease),)))
-        if not result.succeeded:
-            raise TrimtabError(Code.SESSION_LOST, "the session has ended", hint="register again")
-        session = self._sessions.attach(lease, ref, result.revision, self._now())
-        self._unsure.add(lease)
-        self._on_lost[lease] = on_lost
-        self._metrics.sessions.set(len(self._sessions))
-        return session
+        task = asyncio.create_task(self._resume(handle, record, on_lost), name="resume a session")
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            # The stream is gone, but the store may give us the session all the same: then it is ours to end.
+            self._track(task)
+            task.add_done_callback(self._resumed_for_nobody)
+            raise
 
     def heard(self, session: Session) -> bool:
         """A heartbeat came; False when the session is being ended."""
@@ -136,8 +138,11 @@ class SessionKeeper:
         try:
             ended = await self._end(session)
         except TrimtabError:
-            self._sessions.not_ended(session, self._now(), _RETRY)
+            if self._owns(session):
+                self._sessions.not_ended(session, self._now(), _RETRY)
             raise
+        if not self._owns(session):
+            return  # resumed here meanwhile: the store told that stream whether it came in time
         lost = self._on_lost.get(session.lease)
         self._forget(session)
         if ended:
@@ -169,12 +174,14 @@ class SessionKeeper:
 
     async def reap(self) -> None:
         """End what is due, unless the guard holds it, until cancelled."""
+        rejudge = 0.0
         while True:
             await asyncio.sleep(_TICK)
             now = self._now()
             due = self._sessions.due(now)
-            if due or self._protected:
+            if due or (self._protected and now >= rejudge):
                 await self._judge(due, now)
+                rejudge = now + _REJUDGE
 
     async def renew(self) -> None:
         """Renew every living session's lease at a third of its time, until cancelled.
@@ -199,19 +206,34 @@ class SessionKeeper:
                 await self._renew(leases)
 
     def stepped(self, revision: int, names: frozenset[ResourceName], events: list[Event]) -> None:
-        """Watch for replicas that die (a listener of the reconciler)."""
-        for event in events:
-            if event.ref.kind is Kind.REPLICA and event.stored is None:
-                self._dead_replicas.put_nowait(event.ref.path[0])
+        """Watch for replicas that go and come (a listener of the reconciler)."""
+        if not any(event.ref.kind is Kind.REPLICA for event in events):
+            return
+        alive = self._alive()
+        for replica in self._replicas - alive:
+            self._gone.setdefault(replica, self._now())
+        if back := alive & self._gone.keys():
+            self._gone = {replica: at for replica, at in self._gone.items() if replica not in back}
+            for session in self._sessions.adopted():
+                if session.owner in back and session.state is not State.ENDING:
+                    self._forget(session)
+        self._replicas = alive
 
     async def adopt(self) -> None:
-        """Give the sessions of replicas that died a bounded time to be resumed anywhere, then end them.
+        """Give the sessions of replicas that are gone a bounded time to be resumed anywhere, then end them, until cancelled.
 
-        Every replica does so; the epoch makes that harmless. The first round covers replicas that died unseen.
+        Every replica does so; the epoch makes that harmless. One that comes back keeps its sessions. The first look covers
+        replicas that went unseen.
         """
-        await self._adopt(None)
+        first = True
         while True:
-            await self._adopt(await self._dead_replicas.get())
+            try:
+                if first or self._gone:
+                    await self._adopt(first)
+                    first = False
+            except TrimtabError as error:
+                log.warning("sessions of replicas that are gone could not be listed, trying again: %s", error)
+            await asyncio.sleep(_ADOPT)
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
@@ -220,6 +242,46 @@ class SessionKeeper:
 
     def _owns(self, session: Session) -> bool:
         return self._sessions.get(session.lease) is session
+
+    def _track(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _alive(self) -> set[str]:
+        return {replica.id for replica in self._view.replicas()} | {self._presence.id}
+
+    async def _resume(self, handle: str, record: SessionRecord, on_lost: Callable[[], None]) -> Session:
+        lease, ref = parse_handle(handle)
+        mine = self._sessions.get(lease)
+        if mine is not None and mine.ref == ref:
+            # Its client lives, whatever the store says next: neither its old stream nor an end under way may go on.
+            uncertain = mine.uncertain or mine.state is State.ENDING or bool(mine.owner)
+            mine = self._sessions.attach(lease, ref, mine.epoch, self._now(), uncertain=uncertain)
+            self._on_lost[lease] = on_lost
+        else:
+            mine = None
+        try:
+            result = await self._ledger.commit(Change(expect=(Present(ref),), write=(Write(ref, record, lease),)))
+            lost = not result.succeeded
+        except TrimtabError as error:
+            lost = error.code is Code.SESSION_LOST
+            if not lost and mine is not None and not mine.uncertain and self._owns(mine):
+                return mine  # it never left this replica, so it resumes with the store away, too
+            if not lost:
+                raise
+        if lost:
+            if mine is not None and self._owns(mine):
+                self._forget(mine)
+            raise TrimtabError(Code.SESSION_LOST, "the session has ended", hint="register again")
+        session = self._sessions.attach(lease, ref, result.revision, self._now())
+        self._unsure.add(lease)
+        self._on_lost[lease] = on_lost
+        self._metrics.sessions.set(len(self._sessions))
+        return session
+
+    def _resumed_for_nobody(self, task: asyncio.Task[Session]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            self.broke(task.result())
 
     def _forget(self, session: Session) -> None:
         self._sessions.forget(session.lease)
@@ -251,11 +313,19 @@ class SessionKeeper:
         return lease, ref, result.revision, f"{lease:x}.{secret}"
 
     async def _end(self, session: Session) -> bool:
-        change = Change(expect=(Unchanged(session.ref, session.epoch),), remove=(session.ref,))
-        result = await self._ledger.commit(change, read=(session.ref,))
-        if not result.succeeded and session.ref in result.current:
-            log.info("session %x lives on another replica", session.lease)
-            return False
+        while True:
+            expect: tuple[Expectation, ...] = (Unchanged(session.ref, session.epoch),)
+            if session.owner:
+                expect += (Absent(Ref(Kind.REPLICA, (session.owner,))),)
+            result = await self._ledger.commit(Change(expect=expect, remove=(session.ref,)), read=(session.ref,))
+            current = result.current.get(session.ref)
+            if result.succeeded or current is None:
+                break
+            assert isinstance(current.record, SessionRecord)
+            if current.record.replica != self._presence.id or not self._owns(session):
+                log.info("session %x lives on replica %s", session.lease, current.record.replica)
+                return False
+            session.epoch = current.revision  # our own write, whose answer was lost
         # The record is gone, by this commit or by an earlier one whose answer was lost: nobody can resume it any more.
         await self._ledger.store.revoke(session.lease)
         return True
@@ -263,7 +333,7 @@ class SessionKeeper:
     async def _judge(self, due: list[Session], now: float) -> None:
         judgement = self._guard.judge(
             due,
-            self._sessions.doubted(),
+            [*self._sessions.doubted(), *self._sessions.late(now)],
             services_of=self._services_of,
             census=self._view.session_count,
             own=len(self._sessions),
@@ -272,15 +342,14 @@ class SessionKeeper:
         for session in judgement.hold:
             self._sessions.hold(session, now + _REJUDGE)
         for session in judgement.end:
+            cause = session.cause  # its state tells it no longer once it is ending
             self._sessions.ending(session, now)
-            task = asyncio.create_task(self._end_due(session), name=f"end session {session.lease:x}")
-            self._endings.add(task)
-            task.add_done_callback(self._endings.discard)
+            self._track(asyncio.create_task(self._end_due(session, cause), name=f"end session {session.lease:x}"))
         await self._publish_protection(judgement.protected)
 
-    async def _end_due(self, session: Session) -> None:
+    async def _end_due(self, session: Session, cause: Cause) -> None:
         try:
-            await self.end(session, session.cause.value)
+            await self.end(session, cause.value)
         except TrimtabError as error:
             log.warning("session %x could not be ended, trying again: %s", session.lease, error)
 
@@ -289,55 +358,72 @@ class SessionKeeper:
 
     async def _publish_protection(self, protected: dict[ServiceName, frozenset[int]]) -> None:
         wanted = {name: self._suspects(name, leases) for name, leases in protected.items()}
-        if wanted == self._protected or not self._presence.lease:
-            return
         replica, lease = self._presence.id, self._presence.lease
-        writes, removes = [], []
-        for name in wanted.keys() | self._protected.keys():
-            if wanted.get(name) == self._protected.get(name):
-                continue
-            ref = Ref(Kind.PROTECTION, (*name, replica))
-            if name in wanted:
-                claim = Protection(replica, tuple(sorted(wanted[name])), "too many sessions broke at once")
-                writes.append(Write(ref, claim, lease))
-                log.warning("%s is protected: %d of its instances are suspect", name, len(wanted[name]))
-            else:
-                removes.append(ref)
-                log.warning("%s is no longer protected", name)
-        try:
-            await self._ledger.commit(
-                Change(expect=(Present(self._presence.ref),), write=tuple(writes), remove=tuple(removes))
-            )
-        except TrimtabError as error:
-            log.warning("protection could not be published, trying again: %s", error)
+        if lease != self._protected_on:
+            self._protected = {}  # the claims went with the lease on which they hung
+        changed = [
+            name for name in wanted.keys() | self._protected.keys() if wanted.get(name) != self._protected.get(name)
+        ]
+        if not changed or not lease:
             return
-        self._protected = wanted
-        self._metrics.protected.set(len(wanted))
+        for start in range(0, len(changed), _CLAIMS_AT_ONCE):
+            batch = changed[start : start + _CLAIMS_AT_ONCE]
+            refs = {name: Ref(Kind.PROTECTION, (*name, replica)) for name in batch}
+            reason = "too many sessions broke at once"
+            writes = [
+                Write(refs[name], Protection(replica, tuple(sorted(wanted[name])), reason), lease)
+                for name in batch
+                if name in wanted
+            ]
+            removes = [refs[name] for name in batch if name not in wanted]
+            change = Change(expect=(Present(self._presence.ref),), write=tuple(writes), remove=tuple(removes))
+            try:
+                if not (await self._ledger.commit(change)).succeeded:
+                    return  # this replica was thought dead: it announces itself again first
+            except TrimtabError as error:
+                log.warning("protection could not be published, trying again: %s", error)
+                return
+            self._protected_on = lease
+            for name in batch:
+                self._note_protection(name, wanted.get(name))
+        self._metrics.protected.set(len(self._protected))
+
+    def _note_protection(self, name: ServiceName, suspects: frozenset[str] | None) -> None:
+        if suspects is None:
+            del self._protected[name]
+            log.warning("%s is no longer protected", name)
+        else:
+            self._protected[name] = suspects
+            log.warning("%s is protected: %d of its instances are suspect", name, len(suspects))
 
     def _suspects(self, name: ServiceName, leases: frozenset[int]) -> frozenset[str]:
         return frozenset(
             ref.path[2] for lease in leases for ref in self._view.on_lease(lease) if ref.path[:2] == tuple(name)
         )
 
-    async def _adopt(self, dead: str | None) -> None:
-        """Adopt what replica ``dead`` left; None: what any replica left that is not alive now."""
-        try:
-            found = await self._ledger.sessions()
-        except TrimtabError as error:
-            log.warning("sessions of dead replicas could not be listed, trying again: %s", error)
-            await asyncio.sleep(_RETRY)
-            self._dead_replicas.put_nowait(dead or "")
-            return
-        alive = {replica.id for replica in self._view.replicas()} | {self._presence.id}
-        adopted = 0
-        for stored in found:
+    async def _adopt(self, first: bool) -> None:
+        """Own what is left, and nothing more, of the replicas that have been gone for the time of grace."""
+        left: dict[str, list[Stored]] = {}
+        for stored in await self._ledger.sessions():
             assert isinstance(stored.record, SessionRecord)
-            owner = stored.record.replica
-            if owner and owner not in alive and self._sessions.get(stored.lease) is None:
-                self._sessions.adopt(
-                    stored.lease, stored.ref, stored.revision, self._now(), self._settings.adoption_grace
-                )
-                self._unsure.add(stored.lease)
-                adopted += 1
-        if adopted:
-            log.info("adopted %d sessions of %s", adopted, f"replica {dead}" if dead else "replicas that are gone")
+            if stored.record.replica:
+                left.setdefault(stored.record.replica, []).append(stored)
+        alive, now = self._alive(), self._now()
+        if first:
+            for replica in left.keys() - alive:
+                self._gone.setdefault(replica, now)
+        self._gone = {replica: at for replica, at in self._gone.items() if replica in left}
+        waited = [replica for replica, at in self._gone.items() if now - at >= self._settings.adoption_grace]
+        orphans = {stored.lease: stored for replica in waited for stored in left[replica]}
+        for session in self._sessions.adopted():
+            now_stored = orphans.get(session.lease)
+            if session.state is not State.ENDING and (now_stored is None or now_stored.revision != session.epoch):
+                self._forget(session)  # its replica is back, or another one has it
+        fresh = [stored for lease, stored in orphans.items() if self._sessions.get(lease) is None]
+        for stored in fresh:
+            assert isinstance(stored.record, SessionRecord)
+            self._sessions.adopt(stored.lease, stored.ref, stored.revision, now, stored.record.replica)
+            self._unsure.add(stored.lease)
+        if fresh:
+            self._metrics.sessions.set(len(self._sessions))
+            log.info("adopted %d sessions of replicas that are gone: %s", len(fresh), ", ".join(sorted(waited)))

@@ -39,13 +39,21 @@ class Operations:
             session=session,
         )
 
-    async def update(self, instance: Instance, *, lease: int) -> int:
-        """Replace what a session's instance reports. Raises INSTANCE_NOT_FOUND, INVALID."""
-        return await self._change(instance.ref, lambda current: registry.update(instance, lease=lease, current=current))
+    async def update(self, instance: Instance, *, session: Ref, lease: int) -> int:
+        """Replace what a session's instance reports. Raises INSTANCE_NOT_FOUND, INVALID, SESSION_LOST."""
+        return await self._change(
+            instance.ref,
+            lambda current: registry.update(instance, session=session, lease=lease, current=current),
+            session=session,
+        )
 
-    async def deregister(self, ref: Ref, *, lease: int) -> int:
-        """Remove a session's instance; one that is gone already is no error. Raises INSTANCE_NOT_FOUND."""
-        return await self._change(ref, lambda current: registry.deregister(ref, lease=lease, current=current))
+    async def deregister(self, ref: Ref, *, session: Ref, lease: int) -> int:
+        """Remove a session's instance; one that is gone already is no error. Raises INSTANCE_NOT_FOUND, SESSION_LOST."""
+        return await self._change(
+            ref,
+            lambda current: registry.deregister(ref, session=session, lease=lease, current=current),
+            session=session,
+        )
 
     # -- operators --------------------------------------------------------------------------------------------------
 
@@ -101,20 +109,24 @@ class Operations:
         validation.check_instance_name(namespace, service, id)
         path = (namespace, service, id)
         ref = Ref(Kind.DESIRED, path)
+        # Intent may outlive its instance; a first intent needs one, or a typing error would be kept for ever.
+        if not await self._exists(ref) and not await self._exists(Ref(Kind.INSTANCE, path)):
+            raise TrimtabError(
+                Code.INSTANCE_NOT_FOUND,
+                f"{namespace}/{service} has no instance {id!r}",
+                hint=f"`trimtab get instances {service}` lists them",
+            )
 
         def decide(current: Stored | None) -> Change:
             held = current.record if current is not None else Desired()
             assert isinstance(held, Desired)
-            # Intent may outlive its instance; a first intent needs one, or a typing error would be kept for ever.
-            if current is None and self._view.record(Ref(Kind.INSTANCE, path)) is None:
-                raise TrimtabError(
-                    Code.INSTANCE_NOT_FOUND,
-                    f"{namespace}/{service} has no instance {id!r}",
-                    hint=f"`trimtab get instances {service}` lists them",
-                )
             return registry.desire(ref, change(held), current=current)
 
         return await self._visible(await self._change(ref, decide))
+
+    async def _exists(self, ref: Ref) -> bool:
+        """The view may lag: only the store's own word says that something is missing."""
+        return self._view.record(ref) is not None or await self._ledger.read(ref) is not None
 
     async def _visible(self, revision: int) -> int:
         await self._reconciler.wait_for(revision)

@@ -82,7 +82,7 @@ class Pusher:
                 follower.wake()
             for name, at in changed.items():
                 for follower in tuple(self._followers.get(name, ())):
-                    if name in follower.subscriptions and follower.subscriptions.enqueue(name, at):
+                    if follower.subscriptions.enqueue(name, at):
                         follower.wake()
                         woken += 1
                         if woken % _BATCH == 0:
