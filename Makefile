@@ -63,7 +63,7 @@ $(VENV)/.test: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "Installing what the tests need (once) ..."
 	@$(PIP) install -c constraints.txt -e '.[test,demo]'
 	@for major in 5 6; do $(PIP) install --upgrade --no-deps --target $(VENV)/protobuf-$$major "protobuf==$$major.*"; done
-	@$(PIP) install --upgrade --target $(VENV)/witness etcd3==0.12.0 protobuf==3.20.3
+	@$(PIP) install --upgrade --no-deps --target $(VENV)/witness etcd3==0.12.0 protobuf==3.20.3
 	@touch $@
 
 .venv-proto/.done:
