@@ -1,0 +1,1 @@
+"""An online shop's order service under failure: what a newcomer watches. ``python -m deploy.demo``, or ``make demo``."""
