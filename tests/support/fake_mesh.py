@@ -177,6 +177,7 @@ class FakeMesh(mesh_pb2_grpc.MeshServicer):
         max_subscriptions: int = 1000,
         credentials: grpc.ServerCredentials | None = None,
         token: str = "",
+        pending_resumes: bool = False,
     ) -> None:
         self.store = store or FakeStore()
         self.name = name
@@ -185,7 +186,7 @@ class FakeMesh(mesh_pb2_grpc.MeshServicer):
         self.streams: list[FakeStream] = []
         self.refusals: dict[str, Error] = {}
         self.mute = False
-        self.pending_resumes = False
+        self.pending_resumes = pending_resumes
         self.status: tuple[grpc.StatusCode, Error] | None = None
         self.intercept: Callable[[FakeStream, ClientMessage], bool] = lambda stream, message: False
         self._welcome = Welcome(

@@ -11,18 +11,19 @@ from trimtab.core.endpoints import Endpoint, Tally
 class Pick:
     """An endpoint chosen for one call. Say ``done`` when the call is over, or use it as a context manager."""
 
-    __slots__ = ("_open", "endpoint")
+    __slots__ = ("_open", "_tally", "endpoint")
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, tally: Tally) -> None:
         self.endpoint = endpoint
+        self._tally = tally
         self._open = True
-        endpoint.tally.start()
+        tally.start()
 
     def done(self, ok: bool = True) -> None:
         """Count the call as over. ``ok``: the endpoint answered as it should. Saying it twice is saying it once."""
         if self._open:
             self._open = False
-            self.endpoint.tally.finish(ok)
+            self._tally.finish(ok)
 
     def __enter__(self) -> Pick:
         return self

@@ -100,6 +100,7 @@ class ConfigFile:
         self.name = name
         self._readers: list[LiveConfig[Any]] = []
         self._good: Resource | None = None
+        self._stale = False
         self._error = ""
         self.revive()
 
@@ -115,7 +116,7 @@ class ConfigFile:
         with self._lock:
             self._readers.append(reader)
             if self._good is not None:
-                refusal = _spread([reader], self._good, stale=False)
+                refusal = _spread([reader], self._good, self._stale)
                 reader.error = refusal or ""
             elif self._error:
                 reader.error = self._error
@@ -130,7 +131,7 @@ class ConfigFile:
         with self._lock:
             reason = _spread(self._readers, resource, stale)
             if reason is None:
-                self._good, self._error = resource, ""
+                self._good, self._stale, self._error = resource, stale, ""
             else:
                 self._error = reason
                 for reader in self._readers:

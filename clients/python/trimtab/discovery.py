@@ -8,8 +8,9 @@ import random
 import threading
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
+from dataclasses import replace
 
-from trimtab.core.endpoints import Endpoint, Health, Mismatch, ServiceState, Tally
+from trimtab.core.endpoints import Endpoint, Health, Mismatch, ServiceState, Tally, decode
 from trimtab.core.picker import Algorithm, Picker, build_picker
 from trimtab.errors import NoEndpoints
 from trimtab.v1.mesh_pb2 import EndpointReport, Refusal
@@ -79,15 +80,13 @@ class Callee:
 
     def pick(self, rng: random.Random, exclude: Collection[str]) -> Endpoint | None:
         """Return an endpoint that is not in ``exclude`` (ids), None when there is none."""
-        endpoint = self.picker.pick(rng)
-        if not exclude or endpoint is None or endpoint.id not in exclude:
-            return endpoint
         for _ in range(4):
             endpoint = self.picker.pick(rng)
             if endpoint is None or endpoint.id not in exclude:
                 return endpoint
         left = [e for e in self.state.eligible() if e.id not in exclude]
-        return build_picker("p2c", ServiceState(self.name, healthy={e.id: e for e in left}), self._sequence).pick(rng)
+        rest = replace(self.state, healthy={e.id: e for e in left}, suspect={})
+        return build_picker("p2c", rest, self._sequence).pick(rng)
 
     def _unlisten(self, listener: Callable[[ServiceState], None]) -> None:
         with self._lock:
@@ -129,8 +128,7 @@ class Discovery:
         """Begin anew in a forked child: the parent's knowledge stays, to be confirmed; its calls are not ours."""
         self._lock = threading.Lock()
         for callee in self._callees.values():
-            fresh = ServiceState(callee.name).apply(callee.state.to_resource(), self._new_tally)
-            callee.revive(fresh.as_stale())
+            callee.revive(callee.state.unconfirmed())
 
     def callee(self, name: str) -> tuple[Callee, bool]:
         """Return what is known of ``name`` and whether it is followed only from now on."""
@@ -157,9 +155,10 @@ class Discovery:
         if callee is None:
             return None
         # A state from disk was not claimed to be held: only a confirmed one is a base for differences.
-        held = callee.state if callee.confirmed or resource.endpoints.full else ServiceState(callee.name)
+        news = decode(resource)
+        held = callee.state if callee.confirmed or news.full else ServiceState(callee.name)
         try:
-            state = held.apply(resource, self._new_tally)
+            state = held.apply(news)
         except Mismatch as mismatch:
             logger.info("%s: %s; asking for the whole", resource.name, mismatch)
             return Refusal(kind=Kind.KIND_ENDPOINTS, name=resource.name, reason=str(mismatch), resend=True)
@@ -184,26 +183,25 @@ class Discovery:
         """Return the calls since the last report, per endpoint, at most ``limit`` entries, most failures first."""
         entries: list[EndpointReport] = []
         for callee in self.callees():
-            for endpoint in callee.state.endpoints.values():
-                tally = endpoint.tally
+            # Copied in one step: callers add to it while we look.
+            for id_, tally in list(callee.state.tallies.items()):
                 if not tally.calls:
                     continue
                 calls, failures = tally.take()
+                busy = max(0, tally.in_flight)
                 entries.append(
-                    EndpointReport(
-                        service=callee.name,
-                        endpoint=endpoint.id,
-                        calls=calls,
-                        failures=failures,
-                        in_flight=max(0, tally.in_flight),
-                    )
+                    EndpointReport(service=callee.name, endpoint=id_, calls=calls, failures=failures, in_flight=busy)
                 )
         entries.sort(key=lambda e: (-e.failures, -e.calls))
         return entries[:limit]
 
     def calling(self) -> int:
         """Return the number of calls in flight."""
-        return sum(e.tally.in_flight for c in self.callees() for e in c.state.endpoints.values())
+        return sum(t.in_flight for c in self.callees() for t in list(c.state.tallies.values()))
+
+    def tally(self, callee: Callee, id_: str) -> Tally:
+        """Return the tally of an endpoint that is called for the first time."""
+        return callee.state.tallies.setdefault(id_, self._new_tally())
 
 
 def explain(callee: Callee, connected: bool, servers: tuple[str, ...], why: str) -> NoEndpoints:

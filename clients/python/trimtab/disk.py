@@ -149,7 +149,7 @@ class Disk:
             with path.open("rb") as file:
                 if os.name == "posix" and os.fstat(file.fileno()).st_mode & 0o077:
                     raise SnapshotInvalid(f"{path} is open to other users", hint="chmod 600, and delete the snapshots")
-                key = file.read()
+                key = file.read(_KEY_SIZE + 1)
         except FileNotFoundError:
             return self._new_key(path)
         if len(key) != _KEY_SIZE:

@@ -25,7 +25,7 @@ from typing import Any
 from trimtab.callbacks import Callbacks, Watch
 from trimtab.calls import InFlight, LockedTally, Pick
 from trimtab.configs import ConfigFile, LiveConfig, reader_of
-from trimtab.core.endpoints import Mismatch, ServiceState, Tally
+from trimtab.core.endpoints import Mismatch, ServiceState, Tally, decode
 from trimtab.core.session import Arrived, Crowded, Event, Session, Step
 from trimtab.discovery import Callee, Discovery, explain
 from trimtab.disk import Disk
@@ -78,7 +78,7 @@ class Engine:
         self.closed = False
         self._load_source = load
         self._rng = random.Random()
-        self._ready: dict[tuple[str, str | None], Callee] = {}
+        self._ready: dict[str | tuple[str, str], Callee] = {}
         self._configs: dict[str, ConfigFile] = {}
         self._disk = Disk(settings, self._as_resource)
         gil = getattr(sys, "_is_gil_enabled", lambda: True)()
@@ -101,13 +101,15 @@ class Engine:
 
     def pick(self, service: str, namespace: str | None, exclude: Collection[str]) -> Pick | None:
         """Return a pick of a service that is settled, None when it must be discovered first. Raises NoEndpoints."""
-        callee = self._ready.get((service, namespace))
+        # Every call goes through here: nothing is looked up or called that need not be.
+        callee = self._ready.get(service if namespace is None else (service, namespace))
         if callee is None:
             return None
-        endpoint = callee.pick(self._rng, exclude)
+        endpoint = callee.picker.pick(self._rng) if not exclude else callee.pick(self._rng, exclude)
         if endpoint is None:
             raise self.no_endpoints(callee)
-        return Pick(endpoint)
+        tally = callee.state.tallies.get(endpoint.id)
+        return Pick(endpoint, self.discovery.tally(callee, endpoint.id) if tally is None else tally)
 
     def discover(self, service: str, namespace: str | None = None) -> Callee:
         """Return what is known of a service, following it from now on. Raises MeshClosed and SettingsInvalid."""
@@ -120,7 +122,7 @@ class Engine:
     def remember(self, service: str, namespace: str | None, callee: Callee) -> None:
         """Let further picks of a discovered service go the short way."""
         if not self.closed:
-            self._ready[(service, namespace)] = callee
+            self._ready[service if namespace is None else (service, namespace)] = callee
 
     def forget(self, service: str) -> None:
         """Follow a service no longer. Does nothing when it is not followed."""
@@ -395,13 +397,13 @@ class Engine:
         if saved is None:
             return None
         try:
-            state = ServiceState(name).apply(saved.resource)
+            state = ServiceState(name).apply(decode(saved.resource))
         except Mismatch as mismatch:
             logger.warning("snapshot.invalid: %s: %s", name, mismatch)
             return None
         age = max(0.0, time.time() - saved.saved_at)
         logger.info("%s: %d endpoints from a snapshot %.0f s old", name, len(state.endpoints), age)
-        return state.as_stale()
+        return state.unconfirmed()
 
     def _as_resource(self, key: tuple[int, str]) -> Resource | None:
         kind, name = key

@@ -1,10 +1,13 @@
 """Forks: gRPC must be still while a process forks, and a child must not share its parent's stream.
 
 Measured with grpcio 1.85 on Linux: of 30 children forked beside a busy stream 7 aborted inside gRPC, and with
-GRPC_ENABLE_FORK_SUPPORT=0 every one hung; its own fork handlers give up as soon as another thread is inside gRPC. So the
-streams are parked first: connections closed, their threads joined, gRPC's own threads gone. The session outlives that, as
-it outlives every broken stream. The parent resumes at once; the child opens a stream of its own when it needs one, and
-inherits what is known but no registration. A fork costs some 20 ms for it; starting programs (``subprocess``) costs nothing.
+GRPC_ENABLE_FORK_SUPPORT=0 every one hung; its own fork handlers give up as soon as another thread is inside gRPC. So
+the streams are parked first: connections closed, their threads joined, gRPC's own threads gone. The session outlives
+that, as it outlives every broken stream. The parent resumes at once; the child opens a stream of its own when it
+needs one, and inherits what is known but no registration. So forked, 400 of 400 children worked, at some 15 ms a
+fork; starting programs (``subprocess``) costs nothing. A program with gRPC of its own pays up to 0.5 s a fork, and
+its own channels stay its own care. Leave GRPC_ENABLE_FORK_SUPPORT unset: with 0, one child in a few hundred still
+hangs inside gRPC.
 """
 
 from __future__ import annotations

@@ -16,7 +16,19 @@ from typing import Protocol
 
 from trimtab.connection import Connection, Ended, Received, refused
 from trimtab.core.backoff import full_jitter
-from trimtab.core.session import Arrived, Attached, Broken, Complaint, Event, Lost, Moving, Opened, Session, Step
+from trimtab.core.session import (
+    Arrived,
+    Attached,
+    Broken,
+    Complaint,
+    Event,
+    Lost,
+    Moving,
+    Opened,
+    Session,
+    Step,
+    Waiting,
+)
 from trimtab.errors import Refused
 from trimtab.settings import Settings
 from trimtab.v1.mesh_pb2 import GoAway, Refusal
@@ -323,6 +335,8 @@ class Stream:
                     self.link.session_state = "resuming" if self._session.handle else "none"
                 case Attached(id_):
                     self.link.session, self.link.session_state = id_, "attached"
+                case Waiting():
+                    self.link.session_state = "pending"
                 case Lost():
                     self.link.session, self.link.session_state = "", "lost"
             self._do(self._observer.happened(event, self._session, self._clock()))

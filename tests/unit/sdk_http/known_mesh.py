@@ -17,13 +17,14 @@ from trimtab.errors import NoEndpoints
 class KnownPick:
     """Counts in flight until it is done, and remembers how it went."""
 
-    def __init__(self, endpoint: Endpoint, outcomes: list[tuple[str, bool]]) -> None:
+    def __init__(self, endpoint: Endpoint, tally: Tally, outcomes: list[tuple[str, bool]]) -> None:
         self.endpoint = endpoint
+        self._tally = tally
         self._outcomes = outcomes
-        endpoint.tally.start()
+        tally.start()
 
     def done(self, ok: bool = True) -> None:
-        self.endpoint.tally.finish(ok)
+        self._tally.finish(ok)
         self._outcomes.append((self.endpoint.id, ok))
 
 
@@ -32,6 +33,7 @@ class KnownMesh:
 
     def __init__(self, *endpoints: Endpoint) -> None:
         self.endpoints = list(endpoints)
+        self.tally = Tally()
         self.asked: list[tuple[str, str | None]] = []
         self.outcomes: list[tuple[str, bool]] = []
 
@@ -39,12 +41,12 @@ class KnownMesh:
         self.asked.append((service, namespace))
         for endpoint in self.endpoints:
             if endpoint.id not in exclude:
-                return KnownPick(endpoint, self.outcomes)
+                return KnownPick(endpoint, self.tally, self.outcomes)
         raise NoEndpoints(f"no endpoint of {service} is known", service=service)
 
     @property
     def in_flight(self) -> int:
-        return sum(endpoint.tally.in_flight for endpoint in self.endpoints)
+        return self.tally.in_flight
 
 
 class AsyncKnownMesh(KnownMesh):
@@ -55,7 +57,7 @@ class AsyncKnownMesh(KnownMesh):
 
 
 def endpoint_at(port: int, id_: str = "a", **metadata: str) -> Endpoint:
-    return Endpoint(id_, "127.0.0.1", port, 100, Health.HEALTHY, "", metadata, Tally())
+    return Endpoint(id_, "127.0.0.1", port, 100, Health.HEALTHY, "", metadata)
 
 
 def refusing_endpoint(id_: str) -> Endpoint:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from types import MappingProxyType
 from typing import NamedTuple
 
 from trimtab.v1.types_pb2 import Kind, Resource
@@ -18,6 +20,10 @@ class Health(IntEnum):
     DRAINING = 2
     UNHEALTHY = 3
     SUSPECT = 4
+
+
+# Compared with for each endpoint of each change: an enumeration's member costs a look-up each time.
+HEALTHY, DRAINING, SUSPECT = int(Health.HEALTHY), int(Health.DRAINING), int(Health.SUSPECT)
 
 
 class Tally:
@@ -62,7 +68,6 @@ class Endpoint(NamedTuple):
     health: int
     zone: str
     metadata: Mapping[str, str]
-    tally: Tally
 
     @property
     def target(self) -> str:
@@ -70,7 +75,42 @@ class Endpoint(NamedTuple):
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
 
-_NOTHING: Mapping[str, str] = {}
+class News(NamedTuple):
+    """A change of one service as the server tells it: everything (``full``), or what differs from version ``base``."""
+
+    version: int
+    digest: int
+    exists: bool
+    full: bool
+    base: int
+    changed: Sequence[Endpoint]
+    removed: Sequence[str]
+    total: int
+    protected: bool
+
+
+_ID = operator.itemgetter(0)
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+def decode(resource: Resource) -> News:
+    """Return what a resource says, in values of our own that keep no message alive."""
+    told = resource.endpoints
+    changed = [
+        Endpoint(e.id, e.address, e.port, e.weight, e.health, e.zone, dict(e.metadata) if e.metadata else _NOTHING)
+        for e in told.changed
+    ]
+    return News(
+        version=resource.version,
+        digest=resource.digest,
+        exists=resource.HasField("endpoints"),
+        full=told.full,
+        base=told.base,
+        changed=changed,
+        removed=list(told.removed),
+        total=told.total,
+        protected=told.protected,
+    )
 
 
 class Mismatch(Exception):
@@ -83,6 +123,7 @@ class ServiceState:
 
     ``version`` 0: the server has never heard of it. ``stale``: read from disk, not yet confirmed by a server.
     ``protected``: the mass-failure guard holds it. ``healthy`` and ``suspect`` hold only endpoints that have a weight.
+    ``tallies``, of the endpoints that were called, is the one thing that all states of a service share.
     """
 
     name: str
@@ -93,42 +134,53 @@ class ServiceState:
     suspect: Mapping[str, Endpoint] = field(default_factory=dict)
     protected: bool = False
     stale: bool = False
+    tallies: dict[str, Tally] = field(default_factory=dict)
 
-    def apply(self, resource: Resource, new_tally: Callable[[], Tally] = Tally) -> ServiceState:
-        """Return the state after ``resource``: whole or difference. Raises Mismatch when the difference does not fit."""
-        if not resource.HasField("endpoints"):
-            return ServiceState(self.name, resource.version, resource.digest)
-        news = resource.endpoints
+    def apply(self, news: News) -> ServiceState:
+        """Return the state after ``news``. Raises Mismatch when a difference does not fit, or the count is another."""
+        if not news.exists:
+            self.tallies.clear()
+            return ServiceState(self.name, news.version, news.digest, tallies=self.tallies)
         if not news.full and news.base != self.version:
             raise Mismatch(f"the difference starts from version {news.base}, held is {self.version}")
-        held = self.endpoints
-        endpoints = {} if news.full else dict(held)
-        healthy = {} if news.full else dict(self.healthy)
-        suspect = {} if news.full else dict(self.suspect)
+        endpoints = {} if news.full else dict(self.endpoints)
         for id_ in news.removed:
             endpoints.pop(id_, None)
-            healthy.pop(id_, None)
-            suspect.pop(id_, None)
-        for told in news.changed:
-            id_, address, port, weight, health = told.id, told.address, told.port, told.weight, int(told.health)
-            old = held.get(id_)
-            tally = old.tally if old is not None and old.port == port and old.address == address else new_tally()
-            metadata = dict(told.metadata) or _NOTHING
-            endpoint = Endpoint(id_, address, port, weight, health, told.zone, metadata, tally)
-            endpoints[id_] = endpoint
-            if health == Health.HEALTHY and weight:
-                healthy[id_] = endpoint
-            else:
-                healthy.pop(id_, None)
-            if health == Health.SUSPECT and weight:
-                suspect[id_] = endpoint
-            elif suspect:
-                suspect.pop(id_, None)
+        endpoints.update(zip(map(_ID, news.changed), news.changed, strict=True))
         if len(endpoints) != news.total:
             raise Mismatch(f"{len(endpoints)} endpoints after the change, the server counts {news.total}")
+        healthy, suspect = self._sorted(news, endpoints)
+        for id_ in self.tallies.keys() - endpoints.keys() if news.full else news.removed:
+            self.tallies.pop(id_, None)
         return ServiceState(
-            self.name, resource.version, resource.digest, endpoints, healthy, suspect, bool(news.protected)
+            self.name,
+            news.version,
+            news.digest,
+            endpoints,
+            healthy,
+            suspect,
+            protected=news.protected,
+            tallies=self.tallies,
         )
+
+    def _sorted(
+        self, news: News, endpoints: Mapping[str, Endpoint]
+    ) -> tuple[Mapping[str, Endpoint], Mapping[str, Endpoint]]:
+        """Return the healthy and the suspect of ``endpoints``, at the price of what changed."""
+        unfit = [e for e in news.changed if e.health != HEALTHY or not e.weight]
+        if not unfit and (news.full or self.healthy is self.endpoints):
+            # Everybody is healthy, as usual: one mapping serves as both and is copied once.
+            return endpoints, {}
+        healthy = {} if news.full else dict(self.healthy)
+        suspect = {} if news.full else dict(self.suspect)
+        healthy.update(zip(map(_ID, news.changed), news.changed, strict=True))
+        for id_ in (*news.removed, *map(_ID, unfit)):
+            healthy.pop(id_, None)
+        if suspect:
+            for id_ in (*news.removed, *map(_ID, news.changed)):
+                suspect.pop(id_, None)
+        suspect.update((e.id, e) for e in unfit if e.health == SUSPECT and e.weight)
+        return healthy, suspect
 
     def to_resource(self) -> Resource:
         """Return the whole state as the wire has it."""
@@ -137,22 +189,20 @@ class ServiceState:
             resource.endpoints.full, resource.endpoints.total = True, len(self.endpoints)
             resource.endpoints.protected = self.protected
             for endpoint in self.endpoints.values():
-                fields = endpoint._asdict()
-                del fields["tally"]
-                resource.endpoints.changed.add(**fields)
+                resource.endpoints.changed.add(**endpoint._asdict())
         return resource
 
-    def as_stale(self) -> ServiceState:
-        """Return the same, marked as not confirmed by a server."""
-        return replace(self, stale=True)
+    def unconfirmed(self) -> ServiceState:
+        """Return the same as known from elsewhere: stale, and without calls of this process."""
+        return replace(self, stale=True, tallies={})
 
-    def eligible(self) -> tuple[Endpoint, ...]:
+    def eligible(self) -> list[Endpoint]:
         """Return whom a call may be sent to: the HEALTHY; under protection, when they are fewer than half, also SUSPECT.
 
         Half of those that could serve: an endpoint that somebody drains is no sign of a failure.
         """
         if self.protected and self.suspect:
-            draining = sum(e.health == Health.DRAINING for e in self.endpoints.values())
+            draining = sum(e.health == DRAINING for e in self.endpoints.values())
             if 2 * len(self.healthy) < len(self.endpoints) - draining:
-                return (*self.healthy.values(), *self.suspect.values())
-        return tuple(self.healthy.values())
+                return [*self.healthy.values(), *self.suspect.values()]
+        return list(self.healthy.values())

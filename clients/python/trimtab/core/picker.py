@@ -32,4 +32,4 @@ def build_picker(algorithm: Algorithm, state: ServiceState, sequence: Iterator[i
     """
     if algorithm == "round_robin":
         return RoundRobin(state.eligible(), sequence)
-    return LeastRequest(state.eligible())
+    return LeastRequest(state.eligible(), state.tallies)
