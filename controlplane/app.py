@@ -192,6 +192,7 @@ class ControlPlane:
             readiness=self.readiness,
             metrics=self.metrics,
             limits=limits,
+            store_revision=self.reconciler.store_revision,
         )
 
 

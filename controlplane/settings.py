@@ -27,7 +27,7 @@ _FOREIGN = {
 class Settings(BaseSettings):
     """Settings of one control-plane process. Times are seconds."""
 
-    model_config = SettingsConfigDict(env_prefix="TRIMTAB_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="TRIMTAB_", extra="forbid", frozen=True, allow_inf_nan=False)
 
     mesh: str = Field(
         "default",
@@ -42,7 +42,9 @@ class Settings(BaseSettings):
     tls_cert: Path | None = Field(None, description="PEM certificate chain of both ports.")
     tls_key: Path | None = Field(None, description="PEM key of the certificate.")
     tls_client_ca: Path | None = Field(None, description="PEM bundle: clients must show a certificate that it signed.")
-    token: SecretStr | None = Field(None, description="Bearer token that every client and admin must present.")
+    token: SecretStr | None = Field(
+        None, min_length=1, description="Bearer token that every client and admin must present."
+    )
 
     etcd: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Members, HOST:PORT; empty: start an embedded one."
@@ -118,6 +120,10 @@ class Settings(BaseSettings):
             raise ValueError("tls_cert and tls_key go together")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ValueError("tls_client_ca needs tls_cert and tls_key")
+        if (self.etcd_cert is None) != (self.etcd_key is None):
+            raise ValueError("etcd_cert and etcd_key go together")
+        if bool(self.etcd_user) != (self.etcd_password is not None):
+            raise ValueError("etcd_user and etcd_password go together")
         if self.heartbeat_window < 2 * self.heartbeat_interval:
             raise ValueError(
                 "heartbeat_window must be at least twice heartbeat_interval, or one late beat ends a session"

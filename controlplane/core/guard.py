@@ -7,7 +7,6 @@ when the share falls or the time is up. Nothing is falsified: what is held is sh
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
@@ -44,7 +43,8 @@ class Guard:
 
     def __init__(self, settings: GuardSettings) -> None:
         self.settings = settings
-        self._ended: deque[tuple[float, frozenset[ServiceName]]] = deque()
+        # By lease, oldest first: one whose end the store did not take is ended again, and still counts once.
+        self._ended: dict[int, tuple[float, frozenset[ServiceName]]] = {}
 
     def judge(
         self,
@@ -61,10 +61,12 @@ class Guard:
         ``doubted``: all sessions broken, silent or late now (``due`` among them). ``census``: how many sessions stand behind a
         service, on all replicas, the doubted included. ``own``: how many sessions this replica has.
         """
-        while self._ended and self._ended[0][0] < now - self.settings.memory:
-            self._ended.popleft()
+        while self._ended and next(iter(self._ended.values()))[0] < now - self.settings.memory:
+            del self._ended[next(iter(self._ended))]
         due = dict.fromkeys(due)  # looked up once per session, in the order in which it came
         services = {session: services_of(session) for session in (*doubted, *due)}
+        for session in services:
+            self._ended.pop(session.lease, None)
         suspects: dict[ServiceName, set[int]] = {}
         for session, names in services.items():
             for name in names:
@@ -86,11 +88,11 @@ class Guard:
             elif session in due:
                 end.append(session)
                 if names:
-                    self._ended.append((now, names))
+                    self._ended[session.lease] = (now, names)
         return Judgement(end, hold, {name: frozenset(leases) for name, leases in held.items()})
 
     def _over(self, name: ServiceName, doubted: int, census: int) -> bool:
-        lately = sum(1 for _, names in self._ended if name in names)
+        lately = sum(1 for _, names in self._ended.values() if name in names)
         return self._share_over(doubted + lately, census + lately, self.settings.minimum)
 
     def _share_over(self, lost: int, total: int, minimum: int) -> bool:

@@ -48,11 +48,13 @@ class Session:
     owner: str = ""
     # An end was begun and nobody knows what became of it: only the store can tell whether the session stands.
     uncertain: bool = False
+    doubt: State = State.BROKEN  # what it was doubted for before its end began
 
     @property
     def cause(self) -> Cause:
         """Why it is doubted."""
-        return Cause.SILENCE if self.state is State.SILENT else Cause.STREAM_BROKEN
+        doubt = self.doubt if self.state is State.ENDING else self.state
+        return Cause.SILENCE if doubt is State.SILENT else Cause.STREAM_BROKEN
 
     @property
     def doubted(self) -> bool:
@@ -107,12 +109,14 @@ class Sessions:
 
     def ending(self, session: Session, now: float) -> None:
         """It is being revoked; nothing but ``forget`` or ``not_ended`` leads out of here."""
-        self._enter(session, State.ENDING, now)
+        if session.state is not State.ENDING:
+            session.doubt = State.SILENT if session.state is State.SILENT else State.BROKEN
+        session.state = State.ENDING
 
     def not_ended(self, session: Session, now: float, retry: float) -> None:
-        """The store was away: it is broken as before, and due again after ``retry``."""
+        """The store was away: it is broken or silent as before, and due again after ``retry``."""
         session.uncertain = True
-        self._enter(session, State.BROKEN, now)
+        session.state = session.doubt  # and doubted since then: trying must not lengthen what the guard may hold
         self._arm(session, now + retry)
 
     def hold(self, session: Session, until: float) -> None:
@@ -152,6 +156,14 @@ class Sessions:
         because each beats at a time of its own.
         """
         return [s for s in self._by_lease.values() if s.state is State.LIVE and s.last_heard + self.window / 2 < now]
+
+    def overslept(self, now: float, seconds: float) -> None:
+        """This process did not run for ``seconds``: nobody could be heard, so everybody gets that time on top."""
+        for session in self._by_lease.values():
+            session.last_heard = min(now, session.last_heard + seconds)
+            if session.doubted:
+                session.since = min(now, session.since + seconds)
+                self._arm(session, now + self.grace)
 
     def adopted(self) -> list[Session]:
         """Every session that another replica left."""

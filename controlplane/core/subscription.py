@@ -15,6 +15,9 @@ from controlplane.core.resource import ResourceName
 from controlplane.core.view import View
 
 _REASON_LIMIT = 1024
+# Deltas that a client may owe an answer for: one on its way while another is applied. What changes meanwhile gathers in
+# the slot, not in socket buffers: under overload everybody gets fewer and newer deltas instead of every old one late.
+_IN_FLIGHT = 2
 _UNKNOWN = -1  # a revision before any history: what starts from it is the whole
 
 
@@ -79,6 +82,11 @@ class Subscriptions:
         return bool(self._slot)
 
     @property
+    def sendable(self) -> bool:
+        """Whether the slot has something to send, to a client that is not still busy with what it was sent."""
+        return bool(self._slot) and len(self._in_flight) < _IN_FLIGHT
+
+    @property
     def behind(self) -> bool:
         """Whether the client has yet to be told of, or to acknowledge, something."""
         return bool(self._slot or self._in_flight)
@@ -136,6 +144,17 @@ class Subscriptions:
             self._in_flight.append(Sent(self._nonce, view.revision, now, self._changed_at or now, names))
             self._changed_at = 0.0
         return self._nonce, outgoing
+
+    def ahead(self, revision: int) -> bool:
+        """Whether something waits because the client holds it at a later revision."""
+        return any(self._held[name].known > revision for name in self._slot)
+
+    def rewind(self, revision: int) -> None:
+        """The store itself stands at ``revision``: what the client holds from later on is of a history that is void."""
+        for name in self._slot:
+            held = self._held[name]
+            if held.known > revision:
+                held.known = _UNKNOWN
 
     def ack(self, nonce: int) -> Sent | None:
         """The client applied a delta; what it was, None for a nonce that is not in flight."""

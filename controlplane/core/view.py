@@ -68,7 +68,12 @@ class View:
         """Become exactly what a listing at ``revision`` says; what differs from before counts as changed.
 
         Differences count as made at ``revision``: when they really happened may be before what subscribers were told.
+        A revision below the view's own means that the store itself went back (emptied, restored): all history is void.
         """
+        if revision < self.revision:
+            gone = set(self._resources)
+            self._forget()
+            return gone | self.load(revision, records)
         for endpoints in self._services.values():
             endpoints.overlooked(self.revision, revision)
         self._floor = revision
@@ -76,6 +81,11 @@ class View:
         events = [Event(ref, None, revision) for ref in self._records if ref not in listed]
         events += [Event(ref, stored, revision) for ref, stored in listed.items() if self._records.get(ref) != stored]
         return self.apply(revision, events)
+
+    def _forget(self) -> None:
+        self.revision = self._floor = 0
+        for held in (self._records, self._services, self._resources, self._leases, self._protections):
+            held.clear()
 
     def _apply(self, event: Event, changed: set[ResourceName]) -> None:
         ref, stored = event.ref, event.stored

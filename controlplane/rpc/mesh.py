@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import grpc
@@ -62,6 +62,7 @@ class MeshService:
     readiness: Readiness
     metrics: Metrics
     limits: StreamLimits
+    store_revision: Callable[[], Awaitable[int]]
     backoff: Callable[[], Backoff] = Backoff
 
     def __post_init__(self) -> None:
@@ -85,17 +86,24 @@ class MeshService:
         return grpc.method_handlers_generic_handler(METHOD, {"Connect": connect})
 
     async def sweep(self) -> None:
-        """Cut off clients that do not read or are silent, until cancelled."""
+        """Cut off clients that do not read, do not answer deltas, or are silent, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(_SWEEP)
+            await self._rewind()
             now = loop.time()
             silent = now - _SILENT_WINDOWS * self.limits.heartbeat_window
             stuck = now - self.limits.write_deadline
             for stream in list(self._streams):
-                does_not_read = stream.writing_since is not None and stream.writing_since < stuck
-                if does_not_read or stream.last_heard < silent:
-                    what = "read" if does_not_read else "speak"
+                oldest = stream.subscriptions.oldest_unacknowledged
+                what = ""
+                if stream.writing_since is not None and stream.writing_since < stuck:
+                    what = "read"
+                elif oldest is not None and oldest < stuck:
+                    what = "acknowledge"
+                elif stream.last_heard < silent:
+                    what = "speak"
+                if what:
                     log.warning("cut off %s: it does not %s", stream.node_id, what)
                     stream.cut(
                         TrimtabError(Code.STREAM_STUCK, f"the client does not {what}", hint="open another stream")
@@ -109,6 +117,20 @@ class MeshService:
             stream.go_away(reason, spread=spread, deadline=spread + 1)
         with contextlib.suppress(TimeoutError):  # those that stay are cut off with the server
             await asyncio.wait_for(self._empty.wait(), spread + 1)
+
+    async def _rewind(self) -> None:
+        """Clients ahead of the view wait for it, unless the store itself went back: then their history is void."""
+        ahead = [stream for stream in self._streams if stream.subscriptions.ahead(self.view.revision)]
+        if not ahead:
+            return
+        try:
+            revision = await self.store_revision()
+        except TrimtabError as error:
+            log.warning("%d clients are ahead of the view, and the store does not answer: %s", len(ahead), error)
+            return
+        for stream in ahead:
+            stream.subscriptions.rewind(revision)
+            stream.wake()
 
     async def _connect(self, requests: object, context: Context) -> None:
         stream = Stream(self, context)

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 Context = grpc.aio.ServicerContext[bytes, bytes]
 _HELLO_DEADLINE = 10.0
 _REQUEST_QUEUE = 256
+_FLUSH = 1.0
 _STATE = mesh_pb2.Session
 
 
@@ -56,6 +57,7 @@ class Stream:
         self._connected_at = time.time()
         self._flood = FloodLimit(service.limits.flood_rate, service.limits.flood_burst)
         self._leaving = False
+        self._closing = False
         self._reader: asyncio.Task[Any] | None = None
         self._cut: TrimtabError | None = None
         self.subscriptions = Subscriptions()
@@ -75,6 +77,7 @@ class Stream:
         self._greet(hello)
         self._reader = asyncio.current_task()
         writer = asyncio.create_task(self._write(), name=f"write to {self._node.id}")
+        writer.add_done_callback(self._written)
         try:
             while (message := await self._read()) is not None:
                 if not self._flood.admit(self.last_heard):
@@ -147,10 +150,16 @@ class Stream:
                 self._service.keeper.broke(session)
         self._service.pusher.unfollow(self, self.subscriptions)
         self._service.metrics.subscriptions.dec(len(self.subscriptions))
-        tasks = [task for task in (writer, self._worker, self._attaching) if task is not None]
+        tasks = [task for task in (self._worker, self._attaching) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # gRPC refuses the final status while the first write is on its way, so the writer is let finish.
+        self._closing = True
+        self.wake()
+        await asyncio.wait([writer], timeout=_FLUSH)
+        writer.cancel()
+        await asyncio.gather(writer, return_exceptions=True)
         if self._session is not None:  # granted while we were leaving
             self._service.keeper.broke(self._session)
 
@@ -168,7 +177,9 @@ class Stream:
                 self.writing_since = self._loop.time()
                 await write(self._mail.popleft())
                 self.writing_since = None
-            if subscriptions.pending:
+            if self._closing:
+                return
+            if subscriptions.sendable:
                 nonce, outgoing = subscriptions.take(view, self._loop.time())
                 if outgoing:
                     self._mail.append(encoder.delta(nonce, outgoing))
@@ -180,6 +191,14 @@ class Stream:
             self._waiter = self._loop.create_future()
             await self._waiter
             self._waiter = None
+
+    def _written(self, writer: asyncio.Task[None]) -> None:
+        error = None if writer.cancelled() else writer.exception()
+        if isinstance(error, grpc.aio.BaseError):
+            log.debug("%s left while it was written to: %s", self._node.id, error)
+        elif error is not None:
+            log.error("writing to %s failed", self._node.id, exc_info=error)
+            self.cut(TrimtabError(Code.INTERNAL, "the server could not write", hint="its log tells why"))
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -242,6 +261,8 @@ class Stream:
 
     def _acknowledge(self, nonce: int) -> None:
         sent = self.subscriptions.ack(nonce)
+        if self.subscriptions.sendable:
+            self.wake()
         if sent is not None:
             self._service.metrics.acknowledged.observe(self.last_heard - sent.changed_at)
 

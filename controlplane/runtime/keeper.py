@@ -33,6 +33,7 @@ _REJUDGE = 0.5
 _RETRY = 1.0
 _RENEW_TURN = 0.5
 _ADOPT = 1.0
+_OVERSLEPT = 0.5
 _CLAIMS_AT_ONCE = 100  # etcd refuses transactions of more than 128 operations
 _MAX_LEASE = 2**63 - 1  # a lease id is a signed number of 64 bits, and never 0
 _HANDLE = re.compile(r"[0-9a-f]{1,16}\.[A-Za-z0-9_-]{22}")
@@ -118,7 +119,11 @@ class SessionKeeper:
 
     def heard(self, session: Session) -> bool:
         """A heartbeat came; False when the session is being ended."""
-        return self._sessions.heard(session, self._now())
+        alive = self._sessions.heard(session, self._now())
+        if alive and session.uncertain and self._owns(session):
+            session.uncertain = False
+            self._track(asyncio.create_task(self._ascertain(session), name=f"ascertain session {session.lease:x}"))
+        return alive
 
     def broke(self, session: Session) -> None:
         """The session's stream is gone without a word."""
@@ -176,8 +181,13 @@ class SessionKeeper:
         """End what is due, unless the guard holds it, until cancelled."""
         rejudge = 0.0
         while True:
+            slept_at = self._now()
             await asyncio.sleep(_TICK)
             now = self._now()
+            if now - slept_at > _OVERSLEPT:
+                log.warning("this process stood still for %.1f s: nobody is called silent for that", now - slept_at)
+                self._sessions.overslept(now, now - slept_at)
+                continue
             due = self._sessions.due(now)
             if due or (self._protected and now >= rejudge):
                 await self._judge(due, now)
@@ -278,6 +288,23 @@ class SessionKeeper:
         self._on_lost[lease] = on_lost
         self._metrics.sessions.set(len(self._sessions))
         return session
+
+    async def _ascertain(self, session: Session) -> None:
+        """A session that beats again after an end was begun: ask the store whether it stands."""
+        try:
+            stored = await self._ledger.read(session.ref)
+        except TrimtabError as error:
+            log.debug("session %x is still uncertain: %s", session.lease, error)
+            session.uncertain = True
+            return
+        if not self._owns(session):
+            return
+        if stored is not None and stored.revision == session.epoch:
+            return
+        lost = self._on_lost.get(session.lease)
+        self._forget(session)
+        if stored is None and lost is not None:
+            lost()
 
     def _resumed_for_nobody(self, task: asyncio.Task[Session]) -> None:
         if not task.cancelled() and task.exception() is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from heapq import heappop, heappush
 
 from controlplane.core.model import Event, Stored
@@ -20,9 +20,6 @@ from controlplane.store.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
-Changed = tuple[int, frozenset[ResourceName]]
-_FEED_LIMIT = 1000
-
 
 class Reconciler:
     """Drives one view from one ledger."""
@@ -33,7 +30,6 @@ class Reconciler:
         self._metrics = metrics
         self._compare_interval = compare_interval
         self._listeners: list[Callable[[int, frozenset[ResourceName], list[Event]], None]] = []
-        self._feeds: set[asyncio.Queue[Changed]] = set()
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._pushed = 0
         self._resync = asyncio.Event()
@@ -88,18 +84,9 @@ class Reconciler:
                 hint="the write is safe; the view follows as soon as the store's watch does",
             ) from None
 
-    async def subscribe(self) -> AsyncIterator[Changed]:
-        """Each step from now on: its revision and what changed.
-
-        A reader that falls more than 1,000 steps behind is ended: it should start again from a listing.
-        """
-        feed: asyncio.Queue[Changed] = asyncio.Queue(_FEED_LIMIT)
-        self._feeds.add(feed)
-        try:
-            while feed in self._feeds:
-                yield await feed.get()
-        finally:
-            self._feeds.discard(feed)
+    async def store_revision(self) -> int:
+        """Where the store stands now, by its own word. Store failures are raised."""
+        return await self._ledger.revision()
 
     async def _follow(self, reason: str, backoff: Backoff) -> None:
         self._resync.clear()
@@ -135,12 +122,6 @@ class Reconciler:
                 future.set_result(None)
         for listener in self._listeners:
             listener(revision, names, events)
-        if names:
-            for feed in list(self._feeds):
-                if feed.full():
-                    self._feeds.discard(feed)
-                else:
-                    feed.put_nowait((revision, names))
 
     async def _differs(self) -> bool:
         """List, then look twice at whatever is not equal: it may just have changed."""

@@ -44,6 +44,10 @@ class Ledger:
         found = await self.store.get(self.codec.key(ref))
         return None if found is None else self.codec.stored(found)
 
+    async def revision(self) -> int:
+        """Where the store stands now."""
+        return (await self.store.commit(Transaction(read=(self.codec.live_prefix,)))).revision
+
     async def load(self) -> tuple[int, list[Stored]]:
         """Every watched record at one revision."""
         return await self._list(self.codec.live_prefix)

@@ -71,6 +71,13 @@ def test_recent_endings_count_until_they_are_forgotten() -> None:
     assert verdict.end, "what was long ago no longer counts"
 
 
+def test_one_whose_end_failed_counts_once_however_often_it_is_tried() -> None:
+    guard, (session,) = Guard(SETTINGS), broken(1)
+    for attempt in range(10):
+        verdict = judge(guard, [session], census=4, now=1.0 + attempt)
+        assert verdict.end == [session], f"attempt {attempt}"
+
+
 def test_holding_is_bounded_and_then_everything_ends() -> None:
     due = broken(1, 2, 3, since=100.0)
     guard = Guard(SETTINGS)

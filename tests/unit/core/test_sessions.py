@@ -95,6 +95,27 @@ def test_an_end_that_the_store_did_not_take_is_due_again_and_uncertain() -> None
     assert sessions.due(1.2 + RETRY) == [session]
 
 
+def test_a_silent_session_that_could_not_be_ended_comes_back_with_a_beat() -> None:
+    sessions = fresh()
+    session = attached(sessions)
+    assert sessions.due(WINDOW) == [session]
+    sessions.ending(session, WINDOW)
+    sessions.not_ended(session, WINDOW + 1.0, RETRY)
+    assert session.state is State.SILENT
+    assert sessions.heard(session, WINDOW + 1.1)
+    assert sessions.due(WINDOW + 1.0 + RETRY) == []
+
+
+def test_who_could_not_be_heard_is_not_called_silent() -> None:
+    sessions = fresh()
+    live, broken = attached(sessions, 1), attached(sessions, 2)
+    sessions.broke(broken, 0.5)
+    sessions.overslept(100.0, 99.0)
+    assert sessions.due(100.0) == []
+    assert sessions.due(100.0 + GRACE) == [broken]
+    assert sessions.due(99.0 + WINDOW) == [live]
+
+
 def test_a_held_session_is_due_again_when_its_time_is_up() -> None:
     sessions = fresh()
     session = attached(sessions)

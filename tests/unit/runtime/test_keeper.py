@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -54,7 +55,7 @@ async def test_a_silent_session_ends_after_its_window_and_is_told(house: House) 
     await house.register(session, "a")
     await until_stored(house, set())
     assert house.lost == [1]
-    assert not house.keeper.heard(session)
+    assert house.metrics.ended.labels("silence")._value.get() == 1
 
 
 async def test_a_session_that_beats_stays(house: House) -> None:
@@ -185,6 +186,41 @@ async def test_an_end_whose_answer_was_lost_is_finished_later(house: House, stor
     assert (await refused(house.keeper.end(session, "goodbye"))).code is Code.STORE_TIMEOUT
     assert await house.instances() == {"a"}, "the record is gone, the lease not yet"
     store.lose_answers = False
+    await until_stored(house, set())
+
+
+async def test_a_client_that_beats_again_after_an_end_that_failed_lives_on(house: House, store: Town) -> None:
+    session, _ = await house.open()
+    await house.register(session, "a")
+    store.away = True
+    await until(lambda: session.uncertain, timeout=20)
+    assert house.keeper.heard(session), "it was only silent"
+    store.away = False
+    await keep_alive(house, session, 3 * SETTINGS.window)
+    assert not session.uncertain
+    assert await house.instances() == {"a"}
+    assert house.lost == []
+
+
+async def test_a_client_that_beats_again_after_an_end_that_went_through_is_told(house: House, store: Town) -> None:
+    session, _ = await house.open()
+    await house.register(session, "a")
+    store.lose_answers = True
+    await until(lambda: session.uncertain, timeout=20)
+    assert house.keeper.heard(session), "nobody knows yet"
+    await until(lambda: house.lost == [1])
+    store.lose_answers = False
+    assert house.keeper._sessions.get(session.lease) is None
+
+
+async def test_a_replica_that_stood_still_calls_nobody_silent(house: House) -> None:
+    session, _ = await house.open()
+    await house.register(session, "a")
+    # The whole loop sleeps: no beat can be read, and no timer runs.
+    time.sleep(2 * SETTINGS.window)
+    await asyncio.sleep(0.1)
+    assert house.keeper.heard(session)
+    assert await house.instances() == {"a"}
     await until_stored(house, set())
 
 
