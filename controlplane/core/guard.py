@@ -46,6 +46,11 @@ class Guard:
         # By lease, oldest first: one whose end the store did not take is ended again, and still counts once.
         self._ended: dict[int, tuple[float, frozenset[ServiceName]]] = {}
 
+    @property
+    def ended(self) -> Collection[int]:
+        """Leases ended within memory; the view may still show them for a moment."""
+        return self._ended.keys()
+
     def judge(
         self,
         due: Collection[Session],
@@ -59,7 +64,7 @@ class Guard:
         """Decide on every session in ``due``.
 
         ``doubted``: all sessions broken, silent or late now (``due`` among them). ``census``: how many sessions stand behind a
-        service, on all replicas, the doubted included. ``own``: how many sessions this replica has.
+        service, on all replicas, the doubted included, the ``ended`` not. ``own``: the same for this replica's sessions.
         """
         while self._ended and next(iter(self._ended.values()))[0] < now - self.settings.memory:
             del self._ended[next(iter(self._ended))]

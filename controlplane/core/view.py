@@ -6,7 +6,7 @@ alters no endpoint (a re-registration with the same content, a heartbeat's bookk
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from controlplane.core.health import endpoint as merged
@@ -199,13 +199,13 @@ class View:
         """The instances that hang on a session."""
         return frozenset(self._leases.get(lease, ()))
 
-    def session_count(self, name: ServiceName) -> int:
-        """How many sessions stand behind a service's instances."""
+    def session_count(self, name: ServiceName, *, without: Collection[int] = ()) -> int:
+        """How many sessions stand behind a service's instances, the leases in ``without`` not counted."""
         endpoints = self._services.get(name)
         if endpoints is None:
             return 0
-        refs = (Ref(Kind.INSTANCE, (*name, id)) for id in endpoints.endpoints)
-        return len({self._records[ref].lease for ref in refs})
+        leases = {self._records[Ref(Kind.INSTANCE, (*name, id))].lease for id in endpoints.endpoints}
+        return sum(lease not in without for lease in leases)
 
     def namespaces(self) -> list[str]:
         """Every namespace in which something is registered or configured."""

@@ -362,8 +362,8 @@ class SessionKeeper:
             due,
             [*self._sessions.doubted(), *self._sessions.late(now)],
             services_of=self._services_of,
-            census=self._view.session_count,
-            own=len(self._sessions),
+            census=lambda name: self._view.session_count(name, without=self._guard.ended),
+            own=len(self._sessions.renewable()),
             now=now,
         )
         for session in judgement.hold:

@@ -133,7 +133,7 @@ class Operations:
         return revision
 
     async def _change(self, ref: Ref, decide: Decide, *, session: Ref | None = None) -> int:
-        current, fresh = self._view.record(ref), False
+        current, fresh, revision = self._view.record(ref), False, 0
         for _ in range(_ATTEMPTS):
             try:
                 change = decide(current)
@@ -143,9 +143,10 @@ class Operations:
                 change = Change()
             if change.empty:
                 if fresh:
-                    return current.revision if current else self._view.revision
+                    return current.revision if current else revision
                 # A refusal, or "nothing to do", is told only on the store's own word, never on a view that may lag.
-                current, fresh = await self._ledger.read(ref), True
+                found = await self._ledger.commit(Change(), read=(ref,))
+                current, fresh, revision = found.current.get(ref), True, found.revision
                 continue
             read = (ref, session) if session else (ref,)
             result = await self._ledger.commit(change, read=read)
@@ -153,7 +154,7 @@ class Operations:
                 return result.revision
             if session and session not in result.current:
                 raise TrimtabError(Code.SESSION_LOST, "the session has ended", hint="register again")
-            current, fresh = result.current.get(ref), True
+            current, fresh, revision = result.current.get(ref), True, result.revision
         raise TrimtabError(
             Code.CONFLICT, f"{ref} is being changed by others all the time", hint="try again, or find out who"
         )

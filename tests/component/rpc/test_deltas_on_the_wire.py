@@ -39,7 +39,8 @@ async def test_a_change_is_sent_as_a_difference_from_what_was_sent_before(plane:
         await owner.hello("owner")
         for number in range(20):
             await owner.register(f"i{number}", port=8000 + number)
-            await owner.take_until("committed")
+            committed = (await owner.take_until("committed")).committed
+        await plane.reconciler.wait_for(committed.revision)
         await wire.hello(follow=(endpoints(),))
         whole = (await wire.delta()).resources[0]
         assert (whole.endpoints.full, whole.endpoints.total, len(whole.endpoints.changed)) == (True, 20, 20)
@@ -59,10 +60,10 @@ async def test_a_client_that_is_up_to_date_is_sent_nothing_on_any_replica(start_
     async with Wire(one.grpc_address) as owner:
         await owner.hello("owner")
         await owner.enrol("a")
+        await until(lambda: len(one.view.services("default")) == len(two.view.services("default")) == 1)
         async with Wire(one.grpc_address) as wire:
             await wire.hello(follow=(endpoints(),))
             held = (await wire.delta()).resources[0]
-        await until(lambda: len(two.view.services("default")) == 1)
         for plane in (one, two):
             async with Wire(plane.grpc_address) as wire:
                 await wire.hello(follow=(endpoints(version=held.version, digest=held.digest), config()))
@@ -120,6 +121,7 @@ async def test_a_refused_difference_is_followed_by_the_whole(plane: ControlPlane
     async with Wire(plane.grpc_address) as owner, Wire(plane.grpc_address) as wire:
         await owner.hello("owner")
         await owner.enrol("a")
+        await until(lambda: len(plane.view.services("default")) == 1)
         await wire.hello(follow=(endpoints(),))
         await wire.delta()
         await owner.register("b", port=8001)

@@ -20,9 +20,10 @@ from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.support.town.load import Caller, LoopCaller, ThreadCaller
 from trimtab import Mesh, TrimtabError
 from trimtab.servers.drain import Drain
+
+from tests.support.town.load import Caller, LoopCaller, ThreadCaller
 
 DRAIN_LIMIT = 5.0
 
@@ -86,7 +87,7 @@ class Citizen:
         self._servers: list[Server] = []
         self._callers: list[Caller] = []
         self._config: Any = None
-        self._witnessed: list[list[str]] = []
+        self._witnessed: dict[str, list[list[str]]] = {}
         self._warnings = Warnings()
 
     # Serving
@@ -103,11 +104,11 @@ class Citizen:
             registration: Any = self._await(self._async.register(service, port, id=id, **said))
         else:
             registration = self._mesh.register(service, port, id=id, **said)
-        self._registrations[registration.id] = registration
+        self._registrations[id] = registration
         return str(registration.id)
 
-    def deregister(self, id: str) -> None:
-        self._settle(self._registrations.pop(id).deregister())
+    def deregister(self, id: str, wait: bool = True) -> None:
+        self._settle(self._registrations.pop(id).deregister(wait=wait))
 
     def update(self, id: str, **changes: Any) -> None:
         self._settle(self._registrations[id].update(**changes))
@@ -157,10 +158,11 @@ class Citizen:
 
     def witness(self, service: str) -> None:
         """Note who is there, with every change from now on."""
-        self._mesh.watch(service, lambda state: self._witnessed.append(sorted(state.endpoints)))
+        seen = self._witnessed[service] = []
+        self._mesh.watch(service, lambda state: seen.append(sorted(state.endpoints)))
 
-    def witnessed(self) -> list[list[str]]:
-        return self._witnessed
+    def witnessed(self, service: str) -> list[list[str]]:
+        return self._witnessed[service]
 
     def status(self) -> dict[str, Any]:
         return asdict(self._mesh.status())

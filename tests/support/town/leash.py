@@ -1,16 +1,19 @@
-"""Starts a program that is killed when we die: ``python -m tests.support.town.leash PARENT-PID PROGRAM ARGUMENT…``.
+"""Starts a program that is killed when we die: ``python -IS leash.py PARENT-PID PROGRAM ARGUMENT…``. Linux.
 
-SIGKILL and not SIGTERM: tests freeze processes, and a frozen one would never see anything gentler.
+SIGKILL and not SIGTERM: tests freeze processes, and a frozen one would never see anything gentler. It imports next to
+nothing, because it stands before every process of a test.
 """
 
-from __future__ import annotations
-
+import ctypes
 import os
 import signal
 import sys
 
-from trimtab.run.leash import die_with_parent
+PR_SET_PDEATHSIG = 1
 
 if __name__ == "__main__":
-    die_with_parent(int(sys.argv[1]), signal.SIGKILL)
-    os.execv(sys.argv[2], sys.argv[2:])
+    parent, command = int(sys.argv[1]), sys.argv[2:]
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(f"process {parent} died before its child was tied to it")
+    os.execv(command[0], command)

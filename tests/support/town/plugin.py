@@ -1,8 +1,9 @@
-"""The fixture ``towns``, and the logs of their processes in the report of a test that failed."""
+"""The fixtures ``towns`` and ``own_towns``, and the logs of their processes in the report of a test that failed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -15,7 +16,20 @@ _STANDING = pytest.StashKey[list[Town]]()
 @pytest.fixture(scope="module")
 def towns(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Build]:
     """``towns(**settings)`` builds a town of the module's own, which is cleared when the module's tests are over."""
-    standing = request.config.stash.setdefault(_STANDING, [])
+    with _building(request.config, tmp_path_factory) as build:
+        yield build
+
+
+@pytest.fixture
+def own_towns(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Build]:
+    """The same, for one test."""
+    with _building(request.config, tmp_path_factory) as build:
+        yield build
+
+
+@contextmanager
+def _building(config: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Build]:
+    standing = config.stash.setdefault(_STANDING, [])
     mine: list[Town] = []
 
     def build(**settings: object) -> Town:
@@ -24,10 +38,12 @@ def towns(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         standing.append(town)
         return town
 
-    yield build
-    for town in mine:
-        town.clear()
-        standing.remove(town)
+    try:
+        yield build
+    finally:
+        for town in mine:
+            town.clear()
+            standing.remove(town)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -51,7 +51,7 @@ class Process:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("TRIMTAB_")}
         with log.open("ab") as output:
             self.popen: subprocess.Popen[str] = subprocess.Popen(
-                [sys.executable, "-m", leash.__name__, str(os.getpid()), *command],
+                [sys.executable, "-IS", leash.__file__, str(os.getpid()), *command],
                 cwd=ROOT,
                 env=inherited | {"PYTHONUNBUFFERED": "1"} | dict(environment or {}),
                 stdin=subprocess.PIPE if piped else subprocess.DEVNULL,

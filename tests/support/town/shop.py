@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import BaseModel, Field
 
 
 class Shop(BaseModel):
     greeting: str = "none"
-    limit: int = Field(0, ge=0)
+    limit: Annotated[int, Field(ge=0)] = 0

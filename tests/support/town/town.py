@@ -20,7 +20,7 @@ from tests.support.town.replica import Replica
 # Short times, and still some room for a busy machine. ``replica_ttl`` is the least that etcd keeps in practice.
 SHORT: Mapping[str, object] = {
     "heartbeat_interval": 0.5,
-    "heartbeat_window": 2,
+    "heartbeat_window": 4,
     "session_ttl": 60,
     "replica_ttl": 3,
     "adoption_grace": 2,

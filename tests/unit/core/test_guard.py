@@ -135,3 +135,21 @@ def test_a_session_of_two_services_is_held_for_the_one_that_is_over() -> None:
     )
     assert verdict.hold == both
     assert verdict.protected == {PAYMENTS: frozenset({1, 2, 3})}
+
+
+def test_a_session_that_was_ended_but_is_still_in_the_view_counts_once() -> None:
+    """Three of five that break one after another, faster than the watch tells of their ends, are three of five."""
+    guard, everyone = Guard(SETTINGS), {1, 2, 3, 4, 5}
+    verdicts = []
+    for number, session in enumerate(broken(1, 2, 3)):
+        verdicts.append(
+            guard.judge(
+                [session],
+                [session],
+                services_of=lambda _: frozenset({ORDERS}),
+                census=lambda _: len(everyone - set(guard.ended)),
+                own=5,
+                now=1.0 + number / 100,
+            )
+        )
+    assert [bool(verdict.hold) for verdict in verdicts] == [False, False, True]

@@ -65,6 +65,17 @@ async def test_a_view_that_lags_decides_nothing(build: Build) -> None:
     assert await one.instances() == set()
 
 
+async def test_what_is_gone_already_is_told_from_a_revision_at_which_it_is_gone(build: Build) -> None:
+    one, late = await build("one"), await build("late")
+    session, _ = await one.open()
+    await register(one, A, session)
+    await late.sees("a")
+    await asleep(late)
+    gone = await one.operations.deregister(A.ref, session=session.ref, lease=session.lease)
+    again = await late.operations.deregister(A.ref, session=session.ref, lease=session.lease)
+    assert again >= gone > late.view.revision, "the view that lags still shows it"
+
+
 async def test_a_duplicate_that_only_a_stale_view_sees_is_no_duplicate(build: Build) -> None:
     one, two = await build("one"), await build("two")
     session, _ = await one.open()

@@ -1,0 +1,80 @@
+"""``python -m tests.bench [name …]``: run benchmarks and print each figure beside its reference.
+
+Exits 0 whatever the figures say: a noisy machine is no defect. 1 when a benchmark could not run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import platform
+import sys
+import time
+import traceback
+from importlib import metadata
+
+import grpc
+import psutil
+import uvloop
+
+from controlplane.store.embedded import find_binary
+from tests.bench.house import House
+from tests.bench.report import Row, table
+
+BENCHMARKS = (
+    "fanout",
+    "delta_size",
+    "write_ack",
+    "registrations",
+    "heartbeats",
+    "idle_memory",
+    "reconnect_storm",
+    "crash",
+    "cold_start",
+)
+
+
+def main(names: list[str]) -> int:
+    """Run the named benchmarks, or all."""
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        sys.stderr.write(f"no benchmark {', '.join(unknown)}; there are: {', '.join(BENCHMARKS)}\n")
+        return 1
+    print(machine())
+    rows: list[Row] = []
+    failed = False
+    for name in names or BENCHMARKS:
+        began, busy = time.monotonic(), os.getloadavg()[0]
+        try:
+            found = uvloop.run(_run(name))
+        except Exception:
+            traceback.print_exc()
+            failed = True
+            continue
+        rows += found
+        print(f"\n{name}: {time.monotonic() - began:.0f} s, load average before {busy:.1f}\n{table(found)}", flush=True)
+    if len(names) != 1:
+        print(f"\n{table(rows)}")
+    return int(failed)
+
+
+async def _run(name: str) -> list[Row]:
+    module = importlib.import_module(f"tests.bench.{name}")
+    async with asyncio.timeout(600), House() as house:
+        found: list[Row] = await module.run(house)
+    return found
+
+
+def machine() -> str:
+    """What the figures were taken on."""
+    memory = psutil.virtual_memory().total / 2**30
+    return (
+        f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.release()}, "
+        f"Python {platform.python_version()}, grpcio {grpc.__version__}, uvloop {metadata.version('uvloop')}, "
+        f"etcd {find_binary()}; server, etcd and load on this machine over loopback"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
