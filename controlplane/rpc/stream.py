@@ -77,16 +77,13 @@ class Stream:
         self._greet(hello)
         self._reader = asyncio.current_task()
         writer = asyncio.create_task(self._write(), name=f"write to {self._node.id}")
-        writer.add_done_callback(self._written)
+        writer.add_done_callback(self._ended)
         try:
             while (message := await self._read()) is not None:
                 if not self._flood.admit(self.last_heard):
                     raise TrimtabError(Code.FLOOD, "too many messages", hint="slow down; reconnect later")
                 if await self._handle_message(message):
                     return
-                for task in (writer, self._worker):
-                    if task is not None and task.done():
-                        task.result()
         except asyncio.CancelledError:
             if self._cut is None or self._reader is None:
                 raise
@@ -192,13 +189,14 @@ class Stream:
             await self._waiter
             self._waiter = None
 
-    def _written(self, writer: asyncio.Task[None]) -> None:
-        error = None if writer.cancelled() else writer.exception()
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Neither half of a stream lives on without the other."""
+        error = None if task.cancelled() else task.exception()
         if isinstance(error, grpc.aio.BaseError):
             log.debug("%s left while it was written to: %s", self._node.id, error)
         elif error is not None:
-            log.error("writing to %s failed", self._node.id, exc_info=error)
-            self.cut(TrimtabError(Code.INTERNAL, "the server could not write", hint="its log tells why"))
+            log.error("the task %r failed", task.get_name(), exc_info=error)
+            self.cut(TrimtabError(Code.INTERNAL, "the server failed to serve this stream", hint="its log tells why"))
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -345,6 +343,7 @@ class Stream:
         if self._requests is None:
             self._requests = asyncio.Queue(_REQUEST_QUEUE)
             self._worker = asyncio.create_task(self._serve(self._requests), name=f"requests of {self._node.id}")
+            self._worker.add_done_callback(self._ended)
         await self._requests.put((request.request_id, (kind, request)))
 
     async def _serve(self, requests: asyncio.Queue[tuple[int, Any]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 
 from trimtab.v1 import mesh_pb2, types_pb2
 
@@ -31,6 +32,11 @@ class Registration:
         """The request."""
         instance = types_pb2.Instance(service=self.service, address="10.0.0.1", port=self.port)
         return mesh_pb2.ClientMessage(register=mesh_pb2.Register(request_id=request_id, instance=instance))
+
+
+@lru_cache(4096)
+def _ack(nonce: int) -> bytes:
+    return message_frame(mesh_pb2.ClientMessage(ack=mesh_pb2.Ack(nonce=nonce)).SerializeToString())
 
 
 class Client:
@@ -108,7 +114,7 @@ class Client:
     def acknowledge(self) -> None:
         """Answer every delta that was not answered yet."""
         for nonce in self._owed:
-            self.send(mesh_pb2.ClientMessage(ack=mesh_pb2.Ack(nonce=nonce)))
+            self.send_frames(_ack(nonce))
         self._owed.clear()
 
     async def beat(self, interval: float) -> None:

@@ -47,8 +47,8 @@ def mesh() -> str:
 
 
 @pytest.fixture
-async def start_plane(etcd: EmbeddedEtcd, mesh: str) -> AsyncIterator[StartPlane]:
-    """``await start_plane(**settings)`` starts a replica of this test's mesh."""
+async def start_plane(etcd: EmbeddedEtcd, mesh: str, cable: Link) -> AsyncIterator[StartPlane]:
+    """``await start_plane(**settings)`` starts a replica of this test's mesh; it stops while its cable still holds."""
     async with AsyncExitStack() as stack:
 
         async def start(*, endpoint: str = "", **settings: Any) -> ControlPlane:

@@ -179,6 +179,30 @@ async def test_a_client_that_reads_but_never_answers_is_cut_off(start_plane: Sta
     assert "acknowledge" in error.message
 
 
+@pytest.mark.parametrize("half", ["writing", "deciding"])
+async def test_a_fault_of_the_servers_own_ends_the_one_stream_that_met_it(
+    plane: ControlPlane, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, half: str
+) -> None:
+    async with Wire(plane.grpc_address) as wire, Wire(plane.grpc_address) as other:
+        await wire.hello(beat=0)
+        await other.hello("other")
+
+        def fail(*args: object, **kwargs: object) -> bytes:
+            raise RuntimeError("a bug")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(plane._mesh.encoder, "delta", fail)
+            broken.setattr(plane.operations, "register", fail)
+            if half == "writing":
+                await wire.send(subscribe=pb.Subscribe(subscriptions=[config()]))
+            else:
+                await wire.register("a")
+            code, error = await wire.ended()
+        assert (code, error.code) == (grpc.StatusCode.INTERNAL, "server.internal")
+        assert "a bug" in caplog.text
+        await other.enrol("b")
+
+
 async def test_a_client_that_does_not_speak_is_cut_off_at_last(start_plane: StartPlane) -> None:
     plane = await start_plane(heartbeat_window="0.5")
     async with Wire(plane.grpc_address) as wire:
