@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import secrets
+import socket
 import time
 from collections.abc import Coroutine
 from typing import Any
@@ -158,7 +159,8 @@ class ControlPlane:
     def _describe(self) -> Replica:
         def reachable(address: str) -> str:
             host, _, port = address.rpartition(":")
-            return f"{self.settings.advertise or host}:{port}"
+            everywhere = host in {"0.0.0.0", "[::]"}  # noqa: S104 - compared, not bound
+            return f"{self.settings.advertise or (socket.gethostname() if everywhere else host)}:{port}"
 
         grpc_address, http_address = reachable(self.grpc_address), reachable(self.http_address)
         return Replica(self.replica, grpc_address, http_address, __version__, time.time())

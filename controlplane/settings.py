@@ -38,7 +38,10 @@ class Settings(BaseSettings):
 
     grpc_address: str = Field("127.0.0.1:7071", description="Where SDKs and proxies connect. Port 0: any free one.")
     http_address: str = Field("127.0.0.1:7070", description="Admin API, probes, metrics. Port 0: any free one.")
-    advertise: str = Field("", description="Host by which other replicas reach this one; empty: the host listened on.")
+    advertise: str = Field(
+        "",
+        description="Host by which other replicas reach this one; empty: the host listened on, or this machine's name.",
+    )
     tls_cert: Path | None = Field(None, description="PEM certificate chain of both ports.")
     tls_key: Path | None = Field(None, description="PEM key of the certificate.")
     tls_client_ca: Path | None = Field(None, description="PEM bundle: clients must show a certificate that it signed.")

@@ -143,6 +143,8 @@ class Subscriptions:
             names = tuple([item.name for item in outgoing])
             self._in_flight.append(Sent(self._nonce, view.revision, now, self._changed_at or now, names))
             self._changed_at = 0.0
+        elif not waiting and not self._in_flight:
+            self.acked = max(self.acked, view.revision)  # it came up to date
         return self._nonce, outgoing
 
     def ahead(self, revision: int) -> bool:

@@ -10,7 +10,7 @@ from controlplane.core.change import Change
 from controlplane.core.model import Event, Kind, Ref, Stored
 from controlplane.errors import TrimtabError
 from controlplane.store.codec import Codec
-from controlplane.store.port import KeyValue, Store, Transaction
+from controlplane.store.port import KeyValue, Store, Transaction, WatchEvent
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +65,9 @@ class Ledger:
                 try:
                     decoded = self.codec.event(event)
                 except TrimtabError as error:
-                    log.error("ignored a record that cannot be read: %s", error)
-                    continue
+                    # As good as gone: a replica that starts now would not see it either, and all must agree.
+                    log.error("a record that cannot be read counts as gone: %s", error)
+                    decoded = self.codec.event(WatchEvent(event.key, None, event.revision))
                 if decoded is not None:
                     events.append(decoded)
             yield batch.revision, events
@@ -83,5 +84,5 @@ class Ledger:
             return self.codec.stored(kv)
         except TrimtabError as error:
             # One bad record, written by hand perhaps, must not take the mesh down: say so and go on.
-            log.error("ignored a record that cannot be read: %s", error)
+            log.error("a record that cannot be read counts as gone: %s", error)
             return None

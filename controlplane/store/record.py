@@ -91,10 +91,13 @@ def _fields(record: Record) -> dict[str, Any]:
 
 
 def _content(content: bytes) -> dict[str, str]:
+    encoded = base64.b64encode(content).decode()
     try:
-        return {"text": content.decode()}
+        text = content.decode()
     except UnicodeDecodeError:
-        return {"base64": base64.b64encode(content).decode()}
+        return {"base64": encoded}
+    # Text for people, unless it is mostly what JSON must escape: that would outgrow what a store takes as one value.
+    return {"text": text} if len(json.dumps(text)) <= len(encoded) + len(text) else {"base64": encoded}
 
 
 def _malformed(key: str, message: str, *, hint: str = "") -> TrimtabError:

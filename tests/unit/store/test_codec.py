@@ -26,10 +26,11 @@ from controlplane.core.model import (
     SessionRecord,
     Stored,
 )
+from controlplane.core.validation import MAX_CONFIG_BYTES
 from controlplane.errors import Code, TrimtabError
 from controlplane.store.codec import Codec
 from controlplane.store.port import Compare, Delete, KeyValue, Operator, Put, Target, Transaction, WatchEvent
-from controlplane.store.record import encode
+from controlplane.store.record import decode, encode
 
 CODEC = Codec("/trimtab/default/")
 PATHS = {Kind.INSTANCE: 3, Kind.DESIRED: 3, Kind.PROTECTION: 2, Kind.CONFIG: 3, Kind.POLICY: 2}
@@ -232,3 +233,11 @@ def test_a_mesh_without_a_name_is_refused() -> None:
     with pytest.raises(TrimtabError) as refused:
         Codec("/")
     assert refused.value.code is Code.SETTINGS
+
+
+def test_the_largest_configuration_fits_one_value_whatever_its_bytes() -> None:
+    for content in (b"\0" * MAX_CONFIG_BYTES, b"\x07\xc3\xbc" * (MAX_CONFIG_BYTES // 3), b"\xff" * MAX_CONFIG_BYTES):
+        ref = Ref(Kind.CONFIG, ("shop", "orders", "app"))
+        raw = encode(ConfigFile("text", content))
+        assert len(raw) < 1_400_000, "etcd takes 1.5 MB"
+        assert decode(ref, raw, key="k") == ConfigFile("text", content)
