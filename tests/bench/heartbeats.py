@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.bench.client import ENDPOINTS
-from tests.bench.fanout import NAME, SERVICE, imitation
+from tests.bench.fanout import NAME, SERVICE, SETTINGS, imitation
 from tests.bench.house import Fleet, House, Server
 from tests.bench.report import Row, percentile, spread
 
@@ -17,9 +17,9 @@ EVERY = 50  # every so many heartbeats carry a question, whose answer shows when
 async def run(house: House) -> list[Row]:
     """A stream is served in order: a heartbeat was heard when the question behind it is answered."""
     await house.fill(SERVICE, 10)
-    server, floor, fleet = await house.replica(), await house.floor(), await house.fleet()
+    server, floor, fleet = await house.replica(**SETTINGS), await house.floor(), await house.fleet()
     await floor.push(imitation(1))
-    await fleet.open("mesh", server.grpc, STREAMS, names=[[ENDPOINTS, NAME]], services=50, interval=2.0)
+    await fleet.open("mesh", server.grpc, STREAMS, names=[[ENDPOINTS, NAME]], services=50)
     await fleet.open("floor", floor.grpc, STREAMS, names=[[ENDPOINTS, NAME]])
     await floor.settle()
 
