@@ -148,13 +148,14 @@ class Operations:
                 found = await self._ledger.commit(Change(), read=(ref,))
                 current, fresh, revision = found.current.get(ref), True, found.revision
                 continue
-            read = (ref, session) if session else (ref,)
-            result = await self._ledger.commit(change, read=read)
+            result = await self._ledger.commit(change)
             if result.succeeded:
                 return result.revision
-            if session and session not in result.current:
+            # Why not is read afterwards: nearly every change succeeds, and reading with it would cost each of them.
+            found = await self._ledger.commit(Change(), read=(ref, session) if session else (ref,))
+            if session and session not in found.current:
                 raise TrimtabError(Code.SESSION_LOST, "the session has ended", hint="register again")
-            current, fresh, revision = result.current.get(ref), True, result.revision
+            current, fresh, revision = found.current.get(ref), True, found.revision
         raise TrimtabError(
             Code.CONFLICT, f"{ref} is being changed by others all the time", hint="try again, or find out who"
         )
