@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import ipaddress
 import random
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
+from tests.support.authority import Authority
 from tests.support.town.client import Client, Failed
 from tests.support.town.plugin import Build
 from tests.support.town.process import until
@@ -24,54 +19,16 @@ from tests.support.town.town import Town
 TOKEN = "open-sesame"
 
 
-class Authority:
-    """Signs certificates of this machine into a directory."""
-
-    def __init__(self, directory: Path, name: str) -> None:
-        self.directory, self.name = directory, name
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self.certificate = self._sign(name, self._key, ca=True)
-        self.file = directory / f"{name}.pem"
-        self.file.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
-
-    def issue(self, name: str) -> tuple[Path, Path]:
-        """Files of a certificate and its key."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        cert_file, key_file = self.directory / f"{name}.crt", self.directory / f"{name}.key"
-        cert_file.write_bytes(self._sign(name, key, ca=False).public_bytes(serialization.Encoding.PEM))
-        plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        key_file.write_bytes(key.private_bytes(*plain))
-        return cert_file, key_file
-
-    def _sign(self, name: str, key: ec.EllipticCurvePrivateKey, *, ca: bool) -> x509.Certificate:
-        now = datetime.datetime.now(datetime.UTC)
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        issuer = subject if ca else self.certificate.subject
-        here = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(issuer)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(x509.SubjectAlternativeName(here), critical=False)
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-            .sign(self._key, hashes.SHA256())
-        )
-
-
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("keys"), "authority")
+    return Authority(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture(scope="module")
 def town(towns: Build, authority: Authority) -> Town:
     """Guarded by a token and by client certificates."""
     cert, key = authority.issue("server")
-    town = towns(token=TOKEN, tls_cert=cert, tls_key=key, tls_client_ca=authority.file)
+    town = towns(token=TOKEN, tls_cert=cert, tls_key=key, tls_client_ca=authority.ca)
     town.environment = member(authority, "member")
     replica = town.new_replica()
     certificate, its_key = authority.issue("operator")
@@ -85,7 +42,7 @@ def member(authority: Authority, name: str) -> dict[str, str]:
     cert, key = authority.issue(name)
     return {
         "TRIMTAB_TOKEN": TOKEN,
-        "TRIMTAB_CA": str(authority.file),
+        "TRIMTAB_CA": str(authority.ca),
         "TRIMTAB_CERT": str(cert),
         "TRIMTAB_KEY": str(key),
     }
@@ -149,8 +106,10 @@ def test_a_wrong_token_and_a_missing_one_are_refused(town: Town) -> None:
         outsider.clear()
 
 
-def test_a_strangers_certificate_and_none_at_all_do_not_get_in(town: Town, authority: Authority) -> None:
-    foreign_cert, foreign_key = Authority(authority.directory, "foreign").issue("stranger")
+def test_a_strangers_certificate_and_none_at_all_do_not_get_in(
+    town: Town, authority: Authority, tmp_path: Path
+) -> None:
+    foreign_cert, foreign_key = Authority(tmp_path, "foreign").issue("stranger")
     shown = {"stranger": {"cert": str(foreign_cert), "key": str(foreign_key)}, "faceless": {"cert": "", "key": ""}}
     for name, settings in shown.items():
         outsider = town.client(name, **settings)

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import datetime
 import http.server
-import ipaddress
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from controlplane.cli import root
 from controlplane.cli.failure import Exit
 from controlplane.errors import TrimtabError
 from controlplane.http.server import HttpServer
 from tests.component.http.conftest import Thread
+from tests.support.authority import Authority
 
 
 def trimtab(*args: str) -> int:
@@ -85,47 +80,6 @@ def test_a_port_that_is_taken_is_refused_at_once() -> None:
             HttpServer(f"127.0.0.1:{first.port}", None, None, None)
     finally:
         first.stop()
-
-
-class Authority:
-    """A certificate authority of one test."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
-        self.ca = folder / "ca.pem"
-        basic = x509.BasicConstraints(ca=True, path_length=0)
-        certificate = (
-            self._builder(self._name, self._key).add_extension(basic, critical=True).sign(self._key, hashes.SHA256())
-        )
-        self.ca.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-
-    def issue(self, address: str) -> tuple[Path, Path]:
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, address)])
-        names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
-        certificate = self._builder(name, key).add_extension(names, critical=False).sign(self._key, hashes.SHA256())
-        cert_file, key_file = self._folder / "cert.pem", self._folder / "key.pem"
-        cert_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        key_file.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-        return cert_file, key_file
-
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-        now = datetime.datetime.now(datetime.UTC)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self._name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(minutes=5))
-            .not_valid_after(now + datetime.timedelta(hours=1))
-        )
 
 
 @pytest.fixture
