@@ -87,5 +87,6 @@ class Clients:
             elif isinstance(answer, BaseException):
                 raise answer
             else:
-                found += answer
+                # Another replica may have started on the address of one that died a moment ago: it speaks for itself alone.
+                found += [client for client in answer if client.replica == peer.id]
         return sorted(found, key=lambda client: (client.namespace, client.name, client.node_id)), silent
