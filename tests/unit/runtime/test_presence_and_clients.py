@@ -112,6 +112,16 @@ async def test_clients_of_all_replicas_are_listed_and_silent_replicas_named() ->
     assert clients.local() == []
 
 
+async def test_a_replica_on_the_address_of_one_that_died_does_not_count_its_clients_twice() -> None:
+    async def ask(address: str) -> list[ClientInfo]:
+        return clients.local()  # what listens at the dead one's address is this replica
+
+    clients = Clients(view_of("dead", "one"), "one", ask)
+    clients.add(Someone(replace(SOMEONE, replica="one")))
+    found, silent = await clients.all()
+    assert ([client.node_id for client in found], silent) == (["c1"], [])
+
+
 async def test_a_bug_while_asking_is_not_taken_for_silence() -> None:
     async def ask(address: str) -> list[ClientInfo]:
         raise ValueError(address)
