@@ -60,11 +60,16 @@ def endpoint_at(port: int, id_: str = "a", **metadata: str) -> Endpoint:
     return Endpoint(id_, "127.0.0.1", port, 100, Health.HEALTHY, "", metadata)
 
 
+# A port that is bound and never listened on refuses, and is given to nobody else as long as it is held.
+_refusing: list[socket.socket] = []
+
+
 def refusing_endpoint(id_: str) -> Endpoint:
-    """An endpoint whose port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return endpoint_at(probe.getsockname()[1], id_)
+    """An endpoint whose port nobody listens on, another one at each call."""
+    held = socket.socket()
+    _refusing.append(held)
+    held.bind(("127.0.0.1", 0))
+    return endpoint_at(held.getsockname()[1], id_)
 
 
 class Origin(BaseHTTPRequestHandler):
