@@ -31,9 +31,9 @@ async def run(house: House) -> list[Row]:
     cost = bare_cost = writes = 0.0
     before = (await server.metrics())["trimtab_heartbeats_total"]
     for _ in range(ROUNDS):
-        revision = await house.revision()
+        written = await house.writes()
         latencies, lateness, cpu = await _beat(fleet, "mesh", server, SECONDS)
-        writes += await house.revision() - revision
+        writes += await house.writes() - written
         ours, late, cost = ours + latencies, late + lateness, cost + cpu
         latencies, _, cpu = await _beat(fleet, "floor", floor, SECONDS)
         bare, bare_cost = bare + latencies, bare_cost + cpu

@@ -186,8 +186,15 @@ class House:
             await self.ledger.commit(Change(write=writes))
 
     async def revision(self) -> int:
-        """etcd's revision: it counts writes."""
+        """Where etcd stands."""
         return (await self.store.status()).revision
+
+    async def writes(self) -> int:
+        """The keys written so far, by etcd's own count: many of them may share a revision."""
+        async with httpx.AsyncClient() as http:
+            text = (await http.get(f"http://{self.etcd.endpoint}/metrics", timeout=10)).text
+        samples = (s for family in text_string_to_metric_families(text) for s in family.samples)
+        return int(next(sample.value for sample in samples if sample.name == "etcd_mvcc_put_total"))
 
     async def _serve(
         self, kind: type[Server], module: str, *arguments: str, until: str, environment: dict[str, str]

@@ -24,12 +24,12 @@ async def run(house: House) -> list[Row]:
     opened = await fleet.open("mesh", first.grpc, CLIENTS, names=names, services=50, interval=20.0)
     await fleet.open("floor", floor.grpc, CLIENTS, names=names)
 
-    revision, cpu = await house.revision(), second.cpu()
+    before, cpu = await house.writes(), second.cpu()
     killed = time.monotonic()
     await first.stop()
     answers = await fleet.each("storm", group="mesh", address=second.grpc, jitter=JITTER)
     cpu = second.cpu() - cpu
-    writes = await house.revision() - revision
+    writes = await house.writes() - before
     attached = [at - killed for answer in answers for at in answer["attached"]]
     received = sum(answer["received"] for answer in answers)
     deltas = sum(answer["deltas"] for answer in answers)

@@ -41,7 +41,7 @@ async def run(house: House) -> list[Row]:
             Row(
                 f"registrations/s at concurrency {concurrency} (p50 / p99 / max, server CPU each)",
                 f"{rate:,.0f}/s ({spread(done)}, {cpu / len(done) * 1e6:.0f} µs)",
-                f"etcd create-txn, our client: {floor:,.0f}/s",
+                f"etcd create-txn, a request each: {floor:,.0f}/s",
                 rate / floor,
                 "≥ 0.5 × etcd's",
                 rate >= floor / 2,

@@ -7,14 +7,14 @@ import re
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from functools import partial
 
 from controlplane.errors import Code, TrimtabError
 from controlplane.store.etcd import leases
 from controlplane.store.etcd import rpc_pb2 as pb
 from controlplane.store.etcd import transaction as txn
 from controlplane.store.etcd.cluster import Cluster
-from controlplane.store.etcd.endpoint import COMPACT, GRANT, RANGE, REVOKE, STATUS, TXN
+from controlplane.store.etcd.endpoint import COMPACT, GRANT, RANGE, REVOKE, STATUS
+from controlplane.store.etcd.gathering import Gathering
 from controlplane.store.etcd.options import EtcdOptions
 from controlplane.store.etcd.watch import watch
 from controlplane.store.port import KeyValue, Outcome, Page, StoreStatus, Transaction, WatchBatch
@@ -30,24 +30,14 @@ class EtcdStore:
 
     def __init__(self, options: EtcdOptions) -> None:
         self._cluster = Cluster(options)
+        self._gathering = Gathering(self._cluster)
 
     async def commit(self, transaction: Transaction) -> Outcome:
-        """Run a transaction; ``transaction.py`` says what happens when the answer is lost.
+        """Run a transaction, in one request with others that wait at the same moment; see ``gathering.py``.
 
         Raises ``SESSION_LOST`` when it writes on a lease that does not exist: nothing was written.
         """
-        again = partial(txn.second_request, transaction) if txn.may_repeat(transaction) else None
-        answer = await self._cluster.call(TXN, txn.request(transaction), writes=bool(transaction.then), again=again)
-        if not answer.lost or answer.message.succeeded:
-            return txn.outcome(transaction, answer.message)
-        first = txn.outcome_of_first(transaction, answer.message)
-        if first is None:
-            raise TrimtabError(
-                Code.STORE_TIMEOUT,
-                f"etcd {answer.endpoint}: an answer was lost; the write may or may not have happened",
-                hint="read again before writing again",
-            )
-        return first
+        return await self._gathering.commit(transaction)
 
     async def get(self, key: str) -> KeyValue | None:
         """Linearizable read of one key."""
@@ -125,6 +115,7 @@ class EtcdStore:
     async def close(self) -> None:
         """Close connections; watches end."""
         await self._cluster.close()
+        await self._gathering.close()
 
 
 @asynccontextmanager

@@ -19,7 +19,8 @@ class EtcdOptions:
     and ``key`` are paths of PEM files. TLS is used when any endpoint says https or any of the files is given.
     ``server_name`` is the name to expect in the members' certificates when it is not the endpoint's own. ``timeout`` is
     the most seconds that one call may take, failover included; ``silence`` the most seconds that a watch goes without
-    a sign of life from its member before it moves to another.
+    a sign of life from its member before it moves to another. ``gather``: whether transactions that wait at the same
+    moment go in one request.
 
     Raises ``SETTINGS`` naming each wrong field.
     """
@@ -33,6 +34,7 @@ class EtcdOptions:
     password: str = field(default="", repr=False)
     timeout: float = 5.0
     silence: float = 5.0
+    gather: bool = True
 
     def __post_init__(self) -> None:
         violations = [*self._wrong_endpoints(), *self._wrong_fields()]

@@ -15,6 +15,8 @@ the second run, is created again. Any caller that retries does the same; the lea
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from controlplane.store.etcd import rpc_pb2 as pb
 from controlplane.store.port import Compare, Delete, KeyValue, Operator, Outcome, Put, Target, Transaction
 
@@ -78,6 +80,19 @@ def second_request(transaction: Transaction) -> pb.TxnRequest:
     again = request(transaction)
     again.failure.extend(_read_back(operation) for operation in transaction.then)
     return again
+
+
+def nested(requests: Iterable[pb.TxnRequest]) -> pb.TxnRequest:
+    """Several transactions in one request, each with its own guard."""
+    return pb.TxnRequest(success=[pb.RequestOp(request_txn=one) for one in requests])
+
+
+def nested_answers(answer: pb.TxnResponse) -> list[pb.TxnResponse]:
+    """The answer to each transaction of a :func:`nested` request; etcd tells the revision only once."""
+    answers = [response.response_txn for response in answer.responses]
+    for one in answers:
+        one.header.revision = answer.header.revision
+    return answers
 
 
 def outcome(transaction: Transaction, answer: pb.TxnResponse) -> Outcome:

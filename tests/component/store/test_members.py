@@ -55,9 +55,9 @@ def create(key: str) -> Transaction:
     return Transaction((Compare(key, Target.CREATE_REVISION, Operator.EQUAL, 0),), (Put(key, b""),))
 
 
-async def write(store: EtcdStore, key: str, until: asyncio.Event) -> list[int]:
-    """Create numbered keys as long as wanted; the revisions that were acknowledged."""
-    revisions = []
+async def write(store: EtcdStore, key: str, until: asyncio.Event) -> list[tuple[int, str]]:
+    """Create numbered keys as long as wanted; what was acknowledged, as (revision, key)."""
+    acknowledged = []
     number = 0
     while not until.is_set():
         number += 1
@@ -67,8 +67,8 @@ async def write(store: EtcdStore, key: str, until: asyncio.Event) -> list[int]:
             assert error.code.retryable, error
         else:
             assert outcome.succeeded
-            revisions.append(outcome.revision)
-    return revisions
+            acknowledged.append((outcome.revision, f"{key}/{number}"))
+    return acknowledged
 
 
 async def follow(store: EtcdStore, prefix: str, events: list[WatchEvent]) -> None:
@@ -97,14 +97,17 @@ async def test_killing_the_leader_that_is_asked_loses_no_write_and_no_event(memb
     seen = len(events)
     await until(lambda: len(events) > seen + 50)
     done.set()
-    acknowledged = sorted(revision for revisions in await asyncio.gather(*writers) for revision in revisions)
+    acknowledged = {pair for pairs in await asyncio.gather(*writers) for pair in pairs}
     assert (await store.status()).endpoint != leader.endpoint
-    await until(lambda: events[-1].revision >= acknowledged[-1])
-    told = [event.revision for event in events]
-    assert told == sorted(set(told))
-    assert set(acknowledged) <= set(told)
-    listed = {item.key async for page in store.list("w/") for item in page.items}
-    assert listed == {event.key for event in events}
+    last = max(revision for revision, _ in acknowledged)
+    await until(lambda: events[-1].revision >= last)
+    # Each key is written once, so one that came twice would be a duplicate.
+    keys = [event.key for event in events]
+    assert len(keys) == len(set(keys))
+    revisions = [event.revision for event in events]
+    assert revisions == sorted(revisions)
+    assert acknowledged <= {(event.revision, event.key) for event in events}
+    assert {item.key async for page in store.list("w/") for item in page.items} == set(keys)
     await store.close()
     await follower
 
