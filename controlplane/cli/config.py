@@ -13,7 +13,7 @@ from controlplane.cli.follow import follow
 from controlplane.cli.options import Pair, namespace_option, watch_option
 from controlplane.cli.output import Stream, document, echo, output_option, show_listing
 from controlplane.cli.table import CONFIGS
-from controlplane.core.validation import CONFIG_FORMATS
+from controlplane.core.defaults import CONFIG_FORMATS
 
 _BY_SUFFIX = {".json": "json", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".properties": "properties"}
 

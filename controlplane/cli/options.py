@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from controlplane.core.model import DEFAULT_NAMESPACE
+from controlplane.core.defaults import DEFAULT_NAMESPACE
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,8 +13,11 @@ from controlplane.cli import failure, run
 from controlplane.cli.failure import EXIT_CODES, Exit, Failure
 from controlplane.errors import TrimtabError
 
-# File of settings or None, and settings by name as given on the command line; the exit code.
-Starter = Callable[[Path | None, dict[str, str]], int]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    # File of settings or None, and settings by name as given on the command line; the exit code.
+    Starter = Callable[[Path | None, dict[str, str]], int]
 
 _EPILOG = """\b
 First steps:

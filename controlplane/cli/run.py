@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -15,5 +14,7 @@ def hand_over(args: Sequence[str]) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     if os.name == "nt":  # exec there returns to the shell at once
+        import subprocess
+
         sys.exit(subprocess.call(command))
     os.execv(sys.executable, command)  # noqa: S606 - no shell is wanted

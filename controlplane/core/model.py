@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
-DEFAULT_NAMESPACE = "default"
-DEFAULT_WEIGHT = 100
+from controlplane.core.defaults import DEFAULT_NAMESPACE as DEFAULT_NAMESPACE
+from controlplane.core.defaults import DEFAULT_WEIGHT as DEFAULT_WEIGHT
 
 
 class InstanceState(IntEnum):

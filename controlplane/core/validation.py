@@ -6,7 +6,9 @@ import ipaddress
 import re
 from collections.abc import Mapping
 
-from controlplane.core.model import DEFAULT_NAMESPACE, DEFAULT_WEIGHT, Instance, InstanceState
+from controlplane.core.defaults import CONFIG_FORMATS as CONFIG_FORMATS
+from controlplane.core.defaults import DEFAULT_NAMESPACE, DEFAULT_WEIGHT
+from controlplane.core.model import Instance, InstanceState
 from controlplane.errors import Code, TrimtabError, Violation
 
 MAX_WEIGHT = 65_535
@@ -15,7 +17,6 @@ MAX_METADATA_KEY = 63
 MAX_METADATA_VALUE = 512
 MAX_METADATA_BYTES = 8 * 1024
 MAX_CONFIG_BYTES = 512 * 1024
-CONFIG_FORMATS = ("text", "json", "yaml", "toml", "properties")
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")

@@ -60,7 +60,7 @@ class View:
         """Evolve to ``revision``; the names of the resources that changed."""
         changed: set[ResourceName] = set()
         for event in events:
-            self._apply(event, changed)
+            self._apply(event.ref, event.stored, event.revision, changed)
         self.revision = max(self.revision, revision)
         return changed
 
@@ -77,18 +77,22 @@ class View:
         for endpoints in self._services.values():
             endpoints.overlooked(self.revision, revision)
         self._floor = revision
+        changed: set[ResourceName] = set()
         listed = {stored.ref: stored for stored in records}
-        events = [Event(ref, None, revision) for ref in self._records if ref not in listed]
-        events += [Event(ref, stored, revision) for ref, stored in listed.items() if self._records.get(ref) != stored]
-        return self.apply(revision, events)
+        for ref in [ref for ref in self._records if ref not in listed]:
+            self._apply(ref, None, revision, changed)
+        for ref, stored in listed.items():
+            if self._records.get(ref) != stored:
+                self._apply(ref, stored, revision, changed)
+        self.revision = max(self.revision, revision)
+        return changed
 
     def _forget(self) -> None:
         self.revision = self._floor = 0
         for held in (self._records, self._services, self._resources, self._leases, self._protections):
             held.clear()
 
-    def _apply(self, event: Event, changed: set[ResourceName]) -> None:
-        ref, stored = event.ref, event.stored
+    def _apply(self, ref: Ref, stored: Stored | None, revision: int, changed: set[ResourceName]) -> None:
         before = self._records.get(ref)
         if stored is None:
             self._records.pop(ref, None)
@@ -97,11 +101,11 @@ class View:
         match ref.kind:
             case Kind.INSTANCE:
                 self._index_lease(ref, before, stored)
-                self._refresh(ref.path, event.revision, changed)
+                self._refresh(ref.path, revision, changed)
             case Kind.DESIRED:
-                self._refresh(ref.path, event.revision, changed)
+                self._refresh(ref.path, revision, changed)
             case Kind.PROTECTION:
-                self._protect(ref, stored, event.revision, changed)
+                self._protect(ref, stored, revision, changed)
             case Kind.CONFIG:
                 self._document(ResourceName(ResourceKind.CONFIG, "/".join(ref.path)), stored, changed)
             case Kind.POLICY:
@@ -120,16 +124,16 @@ class View:
                 return
             endpoints = self._services[name] = self._resources[endpoints_name(name)] = EndpointSet(self._floor)
             endpoints.protect(name in self._protections, revision)
-        fresh = None if stored is None else self._merge(stored, self._records.get(Ref(Kind.DESIRED, path)))
+        fresh = None if stored is None else self._merge(name, stored, self._records.get(Ref(Kind.DESIRED, path)))
         if endpoints.put(id, fresh, revision):
             changed.add(endpoints_name(name))
 
-    def _merge(self, stored: Stored, desired: Stored | None) -> Endpoint:
+    def _merge(self, name: ServiceName, stored: Stored, desired: Stored | None) -> Endpoint:
         assert isinstance(stored.record, Instance)
         instance, wanted = stored.record, desired.record if desired else None
         assert wanted is None or isinstance(wanted, Desired)
-        claims = self._protections.get(instance.name, {})
-        suspect = any(instance.id in claim.suspects for claim in claims.values())
+        claims = self._protections.get(name)
+        suspect = claims is not None and any(instance.id in claim.suspects for claim in claims.values())
         return merged(instance, wanted, suspect=suspect)
 
     def _protect(self, ref: Ref, stored: Stored | None, revision: int, changed: set[ResourceName]) -> None:

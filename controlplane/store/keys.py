@@ -58,7 +58,9 @@ class Keys:
             kind = _LIVE.get(branch)
         else:
             raise TrimtabError(Code.MALFORMED, f"key {key!r} lies outside {self.root!r}")
-        path = tuple(unquote(segment) for segment in rest.split("/"))
+        path = tuple(rest.split("/"))
+        if "%" in rest:
+            path = tuple([unquote(segment) for segment in path])
         if not all(path):
             raise TrimtabError(Code.MALFORMED, f"key {key!r} names no record: a part of its path is empty")
         return None if kind is None else Ref(kind, path)
