@@ -1,41 +1,25 @@
-"""The HTTP listener: uvicorn on the replica's own loop, bound early so that a taken port is an error at start."""
+"""The HTTP listener, bound early so that a taken port is an error at start; what answers on it comes later."""
 
 from __future__ import annotations
 
-import contextlib
-import socket
+import asyncio
 import ssl
-from collections.abc import Generator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import uvicorn
-from fastapi import FastAPI
+from controlplane.transport.port import bind
 
-from controlplane.errors import Code, TrimtabError
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
-_SHUTDOWN = 2
-_BACKLOG = 1024
+    from controlplane.http.unsignalled import Server
 
 
 class HttpServer:
     """One listening HTTP server. Raises SETTINGS when ``address`` (HOST:PORT, port 0: any) cannot be bound."""
 
     def __init__(self, address: str, cert: Path | None, key: Path | None, client_ca: Path | None) -> None:
-        host, _, port = address.rpartition(":")
-        host = host.strip("[]")
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_STREAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            self._socket.bind((host, int(port)))
-            self._socket.listen(_BACKLOG)  # from here on a caller waits rather than being refused, and the port is ours
-        except OSError as error:
-            self._socket.close()
-            raise TrimtabError(
-                Code.SETTINGS,
-                f"http_address {address} cannot be bound: {error}",
-                hint="another process may hold the port: choose another one, or port 0 for any",
-            ) from None
+        self._socket = bind(address, "http_address")
         self.port: int = self._socket.getsockname()[1]
         self._tls = {
             "ssl_certfile": cert and str(cert),
@@ -43,34 +27,29 @@ class HttpServer:
             "ssl_ca_certs": client_ca and str(client_ca),
             "ssl_cert_reqs": ssl.CERT_REQUIRED if client_ca else ssl.CERT_NONE,
         }
-        self._server: uvicorn.Server | None = None
+        self._server: Server | None = None
+        self._stopped = False
+        self.answering = asyncio.Event()
 
     async def serve(self, api: FastAPI) -> None:
-        """Serve until ``stop``."""
-        config = uvicorn.Config(
-            api,
-            log_config=None,
-            log_level="warning",
-            server_header=False,
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=_SHUTDOWN,
-            **self._tls,  # type: ignore[arg-type]
-        )
-        self._server = _Server(config)
-        await self._server.serve(sockets=[self._socket])
+        """Serve until ``stop``; ``answering`` is set when callers wait no longer."""
+        server = await asyncio.to_thread(_uvicorn, api, self._tls)
+        if not self._stopped:
+            self._server = server
+            self.answering.set()
+            await server.serve(sockets=[self._socket])
 
     def stop(self) -> None:
         """Let requests in progress finish, then let ``serve`` return. Before ``serve``: give the port back."""
+        self._stopped = True
         if self._server is None:
             self._socket.close()
         else:
             self._server.should_exit = True
 
 
-class _Server(uvicorn.Server):
-    """Leaves the signals to the replica, which has more to do than to stop HTTP."""
+def _uvicorn(api: FastAPI, tls: dict[str, Any]) -> Server:
+    # Imported in a thread, beside what else a replica does to become ready.
+    from controlplane.http.unsignalled import Server
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
+    return Server(api, tls)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import grpc
 from trimtab.v1 import admin_pb2 as pb
 from trimtab.v1.admin_pb2_grpc import AdminServicer, AdminStub
 
 from controlplane.rpc import convert
 from controlplane.runtime.clients import ClientInfo, Clients
+from controlplane.transport.call import Call
 
 _DEADLINE = 2.0
 
@@ -20,9 +19,7 @@ class AdminService(AdminServicer):
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
 
-    async def ListClients(  # noqa: N802
-        self, request: pb.ListClientsRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.ListClientsResponse:
+    async def ListClients(self, request: pb.ListClientsRequest, context: Call) -> pb.ListClientsResponse:  # noqa: N802
         """Client streams, here or everywhere."""
         found, silent = (self._clients.local(), list[str]()) if request.local else await self._clients.all()
         return pb.ListClientsResponse(clients=[convert.client(info) for info in found], silent_replicas=silent)

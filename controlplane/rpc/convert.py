@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from trimtab.v1 import admin_pb2, mesh_pb2, types_pb2
@@ -53,6 +55,7 @@ def session_record(node: types_pb2.Node, *, replica: str, ttl: float) -> Session
     return SessionRecord(node.id, node.name, node.namespace or DEFAULT_NAMESPACE, replica, ttl)
 
 
+@lru_cache(4096)  # thousands of clients follow the same names
 def resource_name(kind: int, name: str, path: str) -> ResourceName:
     """Raises INVALID, naming ``path``, when it is not the name of a resource of that kind."""
     findings = validation.Findings()

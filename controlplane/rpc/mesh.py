@@ -16,7 +16,7 @@ from controlplane.errors import Code, TrimtabError
 from controlplane.rpc import convert
 from controlplane.rpc.encoder import Encoder
 from controlplane.rpc.failure import abort
-from controlplane.rpc.stream import Context, Stream
+from controlplane.rpc.stream import Stream
 from controlplane.runtime.backoff import Backoff
 from controlplane.runtime.clients import Clients
 from controlplane.runtime.keeper import SessionKeeper
@@ -24,13 +24,13 @@ from controlplane.runtime.metrics import Metrics
 from controlplane.runtime.operations import Operations
 from controlplane.runtime.pusher import Pusher
 from controlplane.runtime.readiness import Readiness
+from controlplane.transport.call import Call
 
 log = logging.getLogger(__name__)
 
 METHOD = "trimtab.v1.Mesh"
 _SWEEP = 1.0
 _SILENT_WINDOWS = 3
-_FAREWELL = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +132,8 @@ class MeshService:
             stream.subscriptions.rewind(revision)
             stream.wake()
 
-    async def _connect(self, requests: object, context: Context) -> None:
-        stream = Stream(self, context)
+    async def _connect(self, requests: object, call: Call) -> None:
+        stream = Stream(self, call)
         try:
             if not self.readiness.started:
                 raise TrimtabError(
@@ -147,9 +147,7 @@ class MeshService:
         except TrimtabError as error:
             self.metrics.refused.labels(error.code.code).inc()
             self._remove(stream)
-            # A client that does not read leaves the status in the transport: it gets it should it ever read again.
-            async with asyncio.timeout(_FAREWELL):
-                await abort(context, error)
+            await abort(call, error)
         finally:
             self._remove(stream)
 

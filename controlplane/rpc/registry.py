@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import grpc
 from trimtab.v1 import registry_pb2 as pb
 from trimtab.v1.registry_pb2_grpc import RegistryServicer
 
@@ -19,19 +18,19 @@ from controlplane.rpc.encoder import Encoder
 from controlplane.rpc.failure import abort
 from controlplane.runtime.keeper import SessionKeeper, parse_handle
 from controlplane.runtime.operations import Operations
+from controlplane.transport.call import Call
 
 MIN_TTL, MAX_TTL = 5.0, 3600.0
 
-Context = grpc.aio.ServicerContext[Any, Any]
 Request = TypeVar("Request")
 Response = TypeVar("Response")
-Method = Callable[["RegistryService", Request, Context], Awaitable[Response]]
+Method = Callable[["RegistryService", Request, Call], Awaitable[Response]]
 
 
 def _refusing(method: Method[Request, Response]) -> Method[Request, Response]:
     """Let a method raise TrimtabError."""
 
-    async def guarded(self: RegistryService, request: Request, context: Context) -> Response:
+    async def guarded(self: RegistryService, request: Request, context: Call) -> Response:
         try:
             return await method(self, request, context)
         except TrimtabError as error:
@@ -51,7 +50,7 @@ class RegistryService(RegistryServicer):
         self._encoder = Encoder(view)
 
     @_refusing
-    async def OpenSession(self, request: pb.OpenSessionRequest, context: Context) -> pb.OpenSessionResponse:  # noqa: N802
+    async def OpenSession(self, request: pb.OpenSessionRequest, context: Call) -> pb.OpenSessionResponse:  # noqa: N802
         """Grant a session."""
         convert.check_node(request.node)
         ttl = request.ttl.ToNanoseconds() / 1e9 if request.HasField("ttl") else self._default_ttl
@@ -64,19 +63,19 @@ class RegistryService(RegistryServicer):
         return pb.OpenSessionResponse(handle=handle, id=handle.partition(".")[0], ttl=convert.duration(ttl))
 
     @_refusing
-    async def RenewSession(self, request: pb.RenewSessionRequest, context: Context) -> pb.RenewSessionResponse:  # noqa: N802
+    async def RenewSession(self, request: pb.RenewSessionRequest, context: Call) -> pb.RenewSessionResponse:  # noqa: N802
         """Renew it."""
         return pb.RenewSessionResponse(ttl=convert.duration(await self._keeper.renew_detached(request.handle)))
 
     @_refusing
-    async def CloseSession(self, request: pb.CloseSessionRequest, context: Context) -> pb.CloseSessionResponse:  # noqa: N802
+    async def CloseSession(self, request: pb.CloseSessionRequest, context: Call) -> pb.CloseSessionResponse:  # noqa: N802
         """End it with all its instances."""
         await self._keeper.close_detached(request.handle)
         return pb.CloseSessionResponse()
 
     @_refusing
     async def RegisterInstance(  # noqa: N802
-        self, request: pb.RegisterInstanceRequest, context: Context
+        self, request: pb.RegisterInstanceRequest, context: Call
     ) -> pb.RegisterInstanceResponse:
         """Register an instance of the session."""
         lease, session = parse_handle(request.handle)
@@ -85,7 +84,7 @@ class RegistryService(RegistryServicer):
         return pb.RegisterInstanceResponse(instance_id=instance.id, revision=revision)
 
     @_refusing
-    async def UpdateInstance(self, request: pb.UpdateInstanceRequest, context: Context) -> pb.UpdateInstanceResponse:  # noqa: N802
+    async def UpdateInstance(self, request: pb.UpdateInstanceRequest, context: Call) -> pb.UpdateInstanceResponse:  # noqa: N802
         """Replace what it reports."""
         lease, session = parse_handle(request.handle)
         instance = convert.instance(request.instance, DEFAULT_NAMESPACE)
@@ -94,7 +93,7 @@ class RegistryService(RegistryServicer):
 
     @_refusing
     async def DeregisterInstance(  # noqa: N802
-        self, request: pb.DeregisterInstanceRequest, context: Context
+        self, request: pb.DeregisterInstanceRequest, context: Call
     ) -> pb.DeregisterInstanceResponse:
         """Remove it."""
         lease, session = parse_handle(request.handle)
@@ -105,13 +104,13 @@ class RegistryService(RegistryServicer):
         return pb.DeregisterInstanceResponse(revision=revision)
 
     @_refusing
-    async def ListServices(self, request: pb.ListServicesRequest, context: Context) -> pb.ListServicesResponse:  # noqa: N802
+    async def ListServices(self, request: pb.ListServicesRequest, context: Call) -> pb.ListServicesResponse:  # noqa: N802
         """The services of a namespace."""
         names = self._view.services(request.namespace or DEFAULT_NAMESPACE)
         return pb.ListServicesResponse(services=[name.service for name in names], revision=self._view.revision)
 
     @_refusing
-    async def GetEndpoints(self, request: pb.GetEndpointsRequest, context: Context) -> pb.GetEndpointsResponse:  # noqa: N802
+    async def GetEndpoints(self, request: pb.GetEndpointsRequest, context: Call) -> pb.GetEndpointsResponse:  # noqa: N802
         """A service's endpoints, as a subscriber would be told."""
         namespace = request.namespace or DEFAULT_NAMESPACE
         name = convert.resource_name(int(ResourceKind.ENDPOINTS), f"{namespace}/{request.service}", "request")

@@ -1,7 +1,8 @@
-"""One client's stream: reads requests, answers them, and writes what is in its slot.
+"""One client's stream: takes requests, answers them, and sends what is in its slot.
 
-Two coroutines: the reader is the RPC handler itself, the writer sleeps until it is woken. Control messages go before
-deltas. Nothing here waits for the store while reading, but a bounded queue of requests that are decided in order.
+No task is woken for a message in either direction: what comes is handled where it is read, what is due is written where
+it becomes due. Control messages go before deltas. Only requests that need the store wait, in a bounded queue that is
+worked off in order.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-import grpc
 from google.protobuf.message import DecodeError
 from trimtab.v1 import mesh_pb2, types_pb2
 
@@ -24,28 +24,26 @@ from controlplane.core.validation import check_instance_name
 from controlplane.errors import Code, TrimtabError
 from controlplane.rpc import convert
 from controlplane.runtime.clients import ClientInfo, Load
+from controlplane.transport.call import Call
 
 if TYPE_CHECKING:
     from controlplane.rpc.mesh import MeshService
 
 log = logging.getLogger(__name__)
 
-Context = grpc.aio.ServicerContext[bytes, bytes]
 _HELLO_DEADLINE = 10.0
 _REQUEST_QUEUE = 256
-_FLUSH = 1.0
 _STATE = mesh_pb2.Session
 
 
 class Stream:
     """A connected client."""
 
-    def __init__(self, service: MeshService, context: Context) -> None:
+    def __init__(self, service: MeshService, call: Call) -> None:
         self._service = service
-        self._context = context
+        self._call = call
         self._loop = asyncio.get_running_loop()
         self._mail: deque[bytes] = deque()
-        self._waiter: asyncio.Future[None] | None = None
         self._requests: asyncio.Queue[tuple[int, Any]] | None = None
         self._worker: asyncio.Task[None] | None = None
         self._attaching: asyncio.Task[None] | None = None
@@ -56,10 +54,9 @@ class Stream:
         self._load = Load()
         self._connected_at = time.time()
         self._flood = FloodLimit(service.limits.flood_rate, service.limits.flood_burst)
+        self._patience: asyncio.TimerHandle | None = None  # until the Hello comes
         self._leaving = False
-        self._closing = False
-        self._reader: asyncio.Task[Any] | None = None
-        self._cut: TrimtabError | None = None
+        self._over: asyncio.Future[str | None] = self._loop.create_future()
         self.subscriptions = Subscriptions()
         self.last_heard = self._loop.time()
         self.writing_since: float | None = None
@@ -68,30 +65,14 @@ class Stream:
 
     async def run(self) -> None:
         """Serve the client until either side ends the stream. Raises TrimtabError to end it with a status."""
+        silent = TrimtabError(Code.STREAM_PROTOCOL, "no Hello came", hint="send Hello first")
+        self._patience = self._loop.call_later(_HELLO_DEADLINE, self.cut, silent)
+        self._call.receive(self._receive, self._drained)
         try:
-            hello = await asyncio.wait_for(self._read(), _HELLO_DEADLINE)
-        except TimeoutError:
-            raise TrimtabError(Code.STREAM_PROTOCOL, "no Hello came", hint="send Hello first") from None
-        if hello is None:
-            return
-        self._greet(hello)
-        self._reader = asyncio.current_task()
-        writer = asyncio.create_task(self._write(), name=f"write to {self._node.id}")
-        writer.add_done_callback(self._ended)
-        try:
-            while (message := await self._read()) is not None:
-                if not self._flood.admit(self.last_heard):
-                    raise TrimtabError(Code.FLOOD, "too many messages", hint="slow down; reconnect later")
-                if await self._handle_message(message):
-                    return
-        except asyncio.CancelledError:
-            if self._cut is None or self._reader is None:
-                raise
-            self._reader.uncancel()
-            raise self._cut from None
+            if (farewell := await self._over) is not None:
+                await self._goodbye(farewell)
         finally:
-            self._reader = None
-            await self._leave(writer)
+            await self._leave()
 
     def go_away(self, reason: str, *, spread: float, deadline: float) -> None:
         """Ask the client to move; its session survives the end of this stream."""
@@ -101,14 +82,18 @@ class Stream:
 
     def cut(self, error: TrimtabError) -> None:
         """End the stream from outside, with ``error``, which its client is told should it ever read again."""
-        if self._cut is None and self._reader is not None:
-            self._cut = error
-            self._reader.cancel()
+        if not self._over.done():
+            self._over.set_exception(error)
 
     def wake(self) -> None:
-        """Something may be in the slot or the mail."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        """Something may be in the slot or the mail: send it, unless the client has yet to take what was sent before."""
+        if self.writing_since is not None or self._call.over:
+            return
+        try:
+            self._write()
+        except Exception:
+            log.exception("%s cannot be written to", self._node.id)
+            self._fail()
 
     @property
     def node_id(self) -> str:
@@ -126,7 +111,7 @@ class Stream:
             host=node.host,
             pid=node.pid,
             zone=node.zone,
-            peer=self._context.peer(),
+            peer=self._call.peer(),
             replica=self._service.replica,
             session=f"{self._session.lease:x}" if self._session else "",
             connected_at=self._connected_at,
@@ -138,7 +123,11 @@ class Stream:
             load=self._load,
         )
 
-    async def _leave(self, writer: asyncio.Task[None]) -> None:
+    async def _leave(self) -> None:
+        if not (self._over.cancel() or self._over.cancelled()):
+            self._over.exception()  # looked at: a client that is gone is told nothing
+        if self._patience is not None:
+            self._patience.cancel()
         session, self._session = self._session, None
         if session is not None:
             if self._leaving:
@@ -151,12 +140,6 @@ class Stream:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        # gRPC refuses the final status while the first write is on its way, so the writer is let finish.
-        self._closing = True
-        self.wake()
-        await asyncio.wait([writer], timeout=_FLUSH)
-        writer.cancel()
-        await asyncio.gather(writer, return_exceptions=True)
         if self._session is not None:  # granted while we were leaving
             self._service.keeper.broke(self._session)
 
@@ -166,45 +149,71 @@ class Stream:
         self._mail.append(convert.server_message(**field))
         self.wake()
 
-    async def _write(self) -> None:
-        metrics, encoder, view = self._service.metrics, self._service.encoder, self._service.view
-        subscriptions, write = self.subscriptions, self._context.write
-        while True:
-            while self._mail:
-                self.writing_since = self._loop.time()
-                await write(self._mail.popleft())
-                self.writing_since = None
-            if self._closing:
+    def _write(self) -> None:
+        while self._mail:
+            if not self._put(self._mail.popleft()):
                 return
-            if subscriptions.sendable:
-                nonce, outgoing = subscriptions.take(view, self._loop.time())
-                if outgoing:
-                    self._mail.append(encoder.delta(nonce, outgoing))
-                    metrics.pushes.inc()
-                    metrics.push_bytes.inc(len(self._mail[0]))
-                    continue
-                if subscriptions.pending:
-                    self._service.pusher.await_progress(self)
-            self._waiter = self._loop.create_future()
-            await self._waiter
-            self._waiter = None
+        service, subscriptions = self._service, self.subscriptions
+        if not subscriptions.sendable:
+            return
+        nonce, outgoing = subscriptions.take(service.view, self._loop.time())
+        if subscriptions.pending:
+            service.pusher.await_progress(self)
+        if outgoing:
+            delta = service.encoder.delta(nonce, outgoing)
+            service.metrics.pushes.inc()
+            service.metrics.push_bytes.inc(len(delta))
+            self._put(delta)
+
+    def _put(self, message: bytes) -> bool:
+        """Whether the client took it all."""
+        if self._call.send(message):
+            return True
+        self.writing_since = self._loop.time()
+        return False
+
+    def _drained(self) -> None:
+        self.writing_since = None
+        self.wake()
+
+    def _fail(self) -> None:
+        self.cut(TrimtabError(Code.INTERNAL, "the server failed to serve this stream", hint="its log tells why"))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Neither half of a stream lives on without the other."""
+        """A stream does not live on without the worker of its requests."""
         error = None if task.cancelled() else task.exception()
-        if isinstance(error, grpc.aio.BaseError):
-            log.debug("%s left while it was written to: %s", self._node.id, error)
-        elif error is not None:
+        if error is not None:
             log.error("the task %r failed", task.get_name(), exc_info=error)
-            self.cut(TrimtabError(Code.INTERNAL, "the server failed to serve this stream", hint="its log tells why"))
+            self._fail()
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
-    async def _read(self) -> mesh_pb2.ClientMessage | None:
-        raw = await self._context.read()
-        if not isinstance(raw, bytes):  # grpc.aio.EOF
-            return None
+    def _receive(self, raw: bytes | None) -> None:
+        """A message came; None: the client has said its last."""
+        if self._over.done():
+            return
+        if raw is None:
+            self._over.set_result(None)
+            return
         self.last_heard = self._loop.time()
+        try:
+            if not self._flood.admit(self.last_heard):
+                raise TrimtabError(Code.FLOOD, "too many messages", hint="slow down; reconnect later")
+            message = self._parse(raw)
+            if self._patience is not None:
+                self._patience.cancel()
+                self._patience = None
+                self._greet(message)
+            else:
+                self._handle_message(message)
+        except TrimtabError as error:
+            self.cut(error)
+        except Exception:
+            log.exception("a message of %s cannot be handled", self._node.id)
+            self._fail()
+
+    @staticmethod
+    def _parse(raw: bytes) -> mesh_pb2.ClientMessage:
         try:
             return mesh_pb2.ClientMessage.FromString(raw)
         except DecodeError:
@@ -224,8 +233,7 @@ class Stream:
         if self._service.going_away:
             self.go_away("shutting down", spread=limits.drain_spread, deadline=limits.drain_spread)
 
-    async def _handle_message(self, message: mesh_pb2.ClientMessage) -> bool:
-        """Act on one message; True ends the stream."""
+    def _handle_message(self, message: mesh_pb2.ClientMessage) -> None:
         kind = message.WhichOneof("message")
         match kind:
             case "heartbeat":
@@ -235,20 +243,18 @@ class Stream:
             case "nack":
                 self._refuse(message.nack)
             case "register" | "update" | "deregister":
-                await self._enqueue(kind, getattr(message, kind))
+                self._enqueue(kind, getattr(message, kind))
             case "subscribe":
                 self._subscribe(message.subscribe.subscriptions)
             case "unsubscribe":
                 self._unsubscribe(message.unsubscribe.names)
             case "goodbye":
-                await self._goodbye(message.goodbye.reason)
-                return True
+                self._over.set_result(message.goodbye.reason)
             case "hello":
                 raise TrimtabError(Code.STREAM_PROTOCOL, "a second Hello", hint="open another stream")
             case _:
                 # A newer client's message: the contract says to ignore what one does not know.
                 log.debug("%s sent a message of an unknown kind", self._node.id)
-        return False
 
     def _beat(self, heartbeat: mesh_pb2.Heartbeat) -> None:
         self._service.metrics.heartbeats.inc()
@@ -337,19 +343,22 @@ class Stream:
     def _record(self) -> Any:
         return convert.session_record(self._node, replica=self._service.replica, ttl=self._service.limits.session_ttl)
 
-    async def _enqueue(self, kind: str, request: Any) -> None:
+    def _enqueue(self, kind: str, request: Any) -> None:
         if not request.request_id:
             raise TrimtabError(Code.STREAM_PROTOCOL, "a request without request_id", hint="number requests from 1")
         if self._requests is None:
             self._requests = asyncio.Queue(_REQUEST_QUEUE)
             self._worker = asyncio.create_task(self._serve(self._requests), name=f"requests of {self._node.id}")
             self._worker.add_done_callback(self._ended)
-        await self._requests.put((request.request_id, (kind, request)))
+        self._requests.put_nowait((request.request_id, (kind, request)))
+        if self._requests.full():
+            self._call.hold()  # until the worker takes one
 
     async def _serve(self, requests: asyncio.Queue[tuple[int, Any]]) -> None:
         """Decide requests in the order in which they came."""
         while True:
             request_id, (kind, request) = await requests.get()
+            self._call.resume()
             try:
                 instance_id, revision = await self._decide(kind, request)
             except TrimtabError as error:

@@ -13,6 +13,7 @@ import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from controlplane.core.change import Absent, Change, Expectation, Present, Unchanged, Write
@@ -32,6 +33,7 @@ _TICK = 0.05
 _REJUDGE = 0.5
 _RETRY = 1.0
 _RENEW_TURN = 0.5
+_RENEWALS_AT_ONCE = 500
 _ADOPT = 1.0
 _OVERSLEPT = 0.5
 _CLAIMS_AT_ONCE = 100  # etcd refuses transactions of more than 128 operations
@@ -89,7 +91,7 @@ class SessionKeeper:
         self._protected: dict[ServiceName, frozenset[str]] = {}
         self._protected_on = 0  # the lease on which the claims hang
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._unsure: set[int] = set()
+        self._unsure: dict[int, None] = {}
         self._replicas: set[str] = set()
         self._gone: dict[str, float] = {}
 
@@ -203,15 +205,12 @@ class SessionKeeper:
         next_round = self._now() + pace
         while True:
             await asyncio.sleep(turn)
-            whole_round = self._now() >= next_round
-            leases = (
-                self._sessions.renewable()
-                if whole_round
-                else [lease for lease in self._unsure if self._sessions.get(lease)]
-            )
-            self._unsure.clear()
-            if whole_round:
+            if self._now() >= next_round:
+                leases = self._sessions.renewable()
+                self._unsure.clear()
                 next_round = self._now() + pace
+            else:
+                leases = self._take_unsure()
             if leases:
                 await self._renew(leases)
 
@@ -238,7 +237,7 @@ class SessionKeeper:
         first = True
         while True:
             try:
-                if first or self._gone:
+                if first or self._overdue():
                     await self._adopt(first)
                     first = False
             except TrimtabError as error:
@@ -284,7 +283,7 @@ class SessionKeeper:
                 self._forget(mine)
             raise TrimtabError(Code.SESSION_LOST, "the session has ended", hint="register again")
         session = self._sessions.attach(lease, ref, result.revision, self._now())
-        self._unsure.add(lease)
+        self._unsure[lease] = None
         self._on_lost[lease] = on_lost
         self._metrics.sessions.set(len(self._sessions))
         return session
@@ -306,6 +305,14 @@ class SessionKeeper:
         if stored is None and lost is not None:
             lost()
 
+    def _take_unsure(self) -> list[int]:
+        """Those to renew out of turn, oldest first. After a storm not all at once: its last ones want to resume, too."""
+        count = max(_RENEWALS_AT_ONCE, len(self._unsure) // 10)
+        taken = list(islice(self._unsure, count))
+        for lease in taken:
+            del self._unsure[lease]
+        return [lease for lease in taken if self._sessions.get(lease)]
+
     def _resumed_for_nobody(self, task: asyncio.Task[Session]) -> None:
         if not task.cancelled() and task.exception() is None:
             self.broke(task.result())
@@ -320,7 +327,7 @@ class SessionKeeper:
             left = await self._ledger.store.renew(leases)
         except TrimtabError as error:
             log.warning("leases could not be renewed, trying again: %s", error)
-            self._unsure.update(leases)
+            self._unsure.update(dict.fromkeys(leases))
             return
         for lease, seconds in left.items():
             session = self._sessions.get(lease)
@@ -428,6 +435,11 @@ class SessionKeeper:
             ref.path[2] for lease in leases for ref in self._view.on_lease(lease) if ref.path[:2] == tuple(name)
         )
 
+    def _overdue(self) -> list[str]:
+        """Replicas that have been gone for the time of grace. Before, whose sessions they were is nobody's question."""
+        due = self._now() - self._settings.adoption_grace
+        return [replica for replica, at in self._gone.items() if at <= due]
+
     async def _adopt(self, first: bool) -> None:
         """Own what is left, and nothing more, of the replicas that have been gone for the time of grace."""
         left: dict[str, list[Stored]] = {}
@@ -440,7 +452,7 @@ class SessionKeeper:
             for replica in left.keys() - alive:
                 self._gone.setdefault(replica, now)
         self._gone = {replica: at for replica, at in self._gone.items() if replica in left}
-        waited = [replica for replica, at in self._gone.items() if now - at >= self._settings.adoption_grace]
+        waited = self._overdue()
         orphans = {stored.lease: stored for replica in waited for stored in left[replica]}
         for session in self._sessions.adopted():
             now_stored = orphans.get(session.lease)
@@ -450,7 +462,7 @@ class SessionKeeper:
         for stored in fresh:
             assert isinstance(stored.record, SessionRecord)
             self._sessions.adopt(stored.lease, stored.ref, stored.revision, now, stored.record.replica)
-            self._unsure.add(stored.lease)
+            self._unsure[stored.lease] = None
         if fresh:
             self._metrics.sessions.set(len(self._sessions))
             log.info("adopted %d sessions of replicas that are gone: %s", len(fresh), ", ".join(sorted(waited)))

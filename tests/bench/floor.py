@@ -14,7 +14,7 @@ import grpc
 import uvloop
 
 BATCH = 50
-# As the control plane's, as far as streams are concerned.
+# What thousands of streams need of gRPC's C core, and the keepalive that the control plane has.
 _OPTIONS = (
     ("grpc.server.max_pending_requests", 20_000),
     ("grpc.server.max_pending_requests_hard_limit", 40_000),
