@@ -50,7 +50,7 @@ class Sent(NamedTuple):
     version: int
     at: float
     changed_at: float
-    names: tuple[ResourceName, ...]
+    outgoing: list[Outgoing]
 
 
 class Subscriptions:
@@ -125,7 +125,8 @@ class Subscriptions:
         waiting: list[ResourceName] = []
         for name in self._slot:
             held = self._held[name]
-            version, digest = current(view, name)
+            resource = view.resource(name)
+            version, digest = (view.revision, 0) if resource is None else (resource.version, resource.digest)
             if held.version and held.digest == digest:
                 # Same content, whatever its history: differences start at what this replica knows.
                 held.known, held.answered = _UNKNOWN if held.known == _UNKNOWN else version, True
@@ -137,11 +138,11 @@ class Subscriptions:
                 outgoing.append(Outgoing(name, since, held.version))
                 held.version, held.digest, held.known, held.answered = version, digest, version, True
         self._slot.clear()
-        self._slot.update(waiting)
+        if waiting:
+            self._slot.update(waiting)
         if outgoing:
             self._nonce += 1
-            names = tuple([item.name for item in outgoing])
-            self._in_flight.append(Sent(self._nonce, view.revision, now, self._changed_at or now, names))
+            self._in_flight.append(Sent(self._nonce, view.revision, now, self._changed_at or now, outgoing))
             self._changed_at = 0.0
         elif not waiting and not self._in_flight:
             self.acked = max(self.acked, view.revision)  # it came up to date
@@ -181,19 +182,15 @@ class Subscriptions:
         return sent
 
     def _answered(self, nonce: int, refused: Collection[ResourceName]) -> Sent | None:
-        while self._in_flight and self._in_flight[0].nonce < nonce:
-            self._in_flight.popleft()
-        if not self._in_flight or self._in_flight[0].nonce != nonce:
+        in_flight = self._in_flight
+        while in_flight and in_flight[0].nonce < nonce:
+            in_flight.popleft()
+        if not in_flight or in_flight[0].nonce != nonce:
             return None
-        sent = self._in_flight.popleft()
+        sent = in_flight.popleft()
         self.acked = sent.version
-        for name in sent.names:
-            if name not in refused:
-                self.nacks.pop(name, None)
+        if self.nacks:
+            for name, _, _ in sent.outgoing:
+                if name not in refused:
+                    self.nacks.pop(name, None)
         return sent
-
-
-def current(view: View, name: ResourceName) -> tuple[int, int]:
-    """Version and digest of a resource as the view holds it; the view's own revision and 0 when there is none."""
-    resource = view.resource(name)
-    return (resource.version, resource.digest) if resource is not None else (view.revision, 0)

@@ -47,6 +47,7 @@ class View:
 
     def __init__(self) -> None:
         self.revision = 0
+        self.edition = 0  # grows with whatever may change a resource, also with what a listing mends at one revision
         self._records: dict[Ref, Stored] = {}
         self._services: dict[ServiceName, EndpointSet] = {}
         self._resources: dict[ResourceName, EndpointSet | Document] = {}
@@ -58,6 +59,7 @@ class View:
 
     def apply(self, revision: int, events: Iterable[Event]) -> set[ResourceName]:
         """Evolve to ``revision``; the names of the resources that changed."""
+        self.edition += 1
         changed: set[ResourceName] = set()
         for event in events:
             self._apply(event.ref, event.stored, event.revision, changed)
@@ -70,6 +72,7 @@ class View:
         Differences count as made at ``revision``: when they really happened may be before what subscribers were told.
         A revision below the view's own means that the store itself went back (emptied, restored): all history is void.
         """
+        self.edition += 1
         if revision < self.revision:
             gone = set(self._resources)
             self._forget()

@@ -49,17 +49,17 @@ class Encoder:
     def __init__(self, view: View) -> None:
         self._view = view
         self._cache: dict[ResourceName, tuple[tuple[int, int], dict[tuple[int, int], bytes]]] = {}
-        self._stamp = (0, _VERSION + varint(0))
+        self._last: tuple[int, Sequence[Outgoing], bytes] = (-1, (), b"")
 
     def delta(self, nonce: int, outgoing: Sequence[Outgoing]) -> bytes:
         """A serialised ServerMessage with a delta of ``outgoing``, at the view's revision."""
-        # Most deltas are of one resource: that one takes the short way, thousands of times for each change.
-        body = self._chunk(*outgoing[0]) if len(outgoing) == 1 else b"".join([self._chunk(*item) for item in outgoing])
-        revision = self._view.revision
-        if self._stamp[0] != revision:
-            self._stamp = (revision, _VERSION + varint(revision))
-        head = _NONCE + varint(nonce) + self._stamp[1]
-        return b"".join((_DELTA, varint(len(head) + len(body)), head, body))
+        edition, last, tail = self._last
+        # Thousands of streams are sent the same, one after the other.
+        if edition != self._view.edition or last != outgoing:
+            tail = b"".join([_VERSION, varint(self._view.revision), *[self._chunk(*item) for item in outgoing]])
+            self._last = (self._view.edition, outgoing, tail)
+        head = _NONCE + varint(nonce)
+        return b"".join((_DELTA, varint(len(head) + len(tail)), head, tail))
 
     def resource(self, name: ResourceName) -> types_pb2.Resource:
         """One resource, whole."""

@@ -90,7 +90,11 @@ class Stream:
         if self.writing_since is not None or self._call.over:
             return
         try:
-            self._write()
+            while self._mail:
+                if not self._put(self._mail.popleft()):
+                    return
+            if self.subscriptions.sendable:
+                self._push()
         except Exception:
             log.exception("%s cannot be written to", self._node.id)
             self._fail()
@@ -149,20 +153,15 @@ class Stream:
         self._mail.append(convert.server_message(**field))
         self.wake()
 
-    def _write(self) -> None:
-        while self._mail:
-            if not self._put(self._mail.popleft()):
-                return
+    def _push(self) -> None:
         service, subscriptions = self._service, self.subscriptions
-        if not subscriptions.sendable:
-            return
         nonce, outgoing = subscriptions.take(service.view, self._loop.time())
         if subscriptions.pending:
             service.pusher.await_progress(self)
         if outgoing:
             delta = service.encoder.delta(nonce, outgoing)
-            service.metrics.pushes.inc()
-            service.metrics.push_bytes.inc(len(delta))
+            service.metrics.pushes.value += 1
+            service.metrics.push_bytes.value += len(delta)
             self._put(delta)
 
     def _put(self, message: bytes) -> bool:
@@ -257,7 +256,7 @@ class Stream:
                 log.debug("%s sent a message of an unknown kind", self._node.id)
 
     def _beat(self, heartbeat: mesh_pb2.Heartbeat) -> None:
-        self._service.metrics.heartbeats.inc()
+        self._service.metrics.heartbeats.value += 1
         if heartbeat.HasField("load"):
             self._load = convert.load(heartbeat.load)
         if self._session is not None:

@@ -16,22 +16,18 @@ _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 class Tally(Collector):
     """A counter for what happens thousands of times a second: a plain number, looked at when it is scraped.
 
-    Prometheus's own takes a lock and a microsecond. Only the event loop's thread may count.
+    Prometheus's own takes a lock and a microsecond. Only the event loop's thread may count, by adding to ``value``.
     """
 
     def __init__(self, name: str, documentation: str, *, registry: CollectorRegistry) -> None:
         self._name = name
         self._documentation = documentation
-        self._value = 0
+        self.value = 0
         registry.register(self)
-
-    def inc(self, amount: int = 1) -> None:
-        """Count."""
-        self._value += amount
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         """As Prometheus wants it."""
-        yield CounterMetricFamily(self._name, self._documentation, self._value)
+        yield CounterMetricFamily(self._name, self._documentation, self.value)
 
 
 class Distribution(Collector):

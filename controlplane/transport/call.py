@@ -7,6 +7,7 @@ services, so handlers and generated code need not know what carries them.
 from __future__ import annotations
 
 import asyncio
+import struct
 import zlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 MAX_MESSAGE = 1024 * 1024
 ENCODINGS = "identity,deflate,gzip"
 _WINDOW = DEFAULT_WINDOW
+_DATA = int(Kind.DATA)
+_MESSAGE = struct.Struct(HEAD.format + "BI")  # the head of a frame with one message, and the prefix of that
 _PREFIX = 5  # of a message: a flag and four bytes of length
 _MAX_TRAILERS = 8_000  # clients refuse more metadata; better a status without it than no status
 _MAX_DETAILS = 600  # characters, when even these are too long: each is up to 12 bytes on the wire
@@ -199,8 +202,7 @@ class Call:
         ):
             self._window -= size
             connection.window -= size
-            head = HEAD.pack(size >> 8, size & 0xFF, Kind.DATA, 0, self.id)
-            connection.send(b"".join((head, b"\0", length.to_bytes(4, "big"), message)))
+            connection.send(_MESSAGE.pack(size >> 8, size & 0xFF, _DATA, 0, self.id, 0, length) + message)
             return True
         self._out += b"\0" + length.to_bytes(4, "big") + message
         return self._push()
@@ -260,6 +262,11 @@ class Call:
             raise ConnectionFault(Fault.STREAM_CLOSED, "more after the last message")
         if self.over:
             return
+        if self._deliver is not None and not ended and self._is_one(payload):
+            self._deliver(payload[_PREFIX:])
+            if self._unspent < _WINDOW // 2:
+                self._grant()
+            return
         if payload:
             self._take(payload)
         if ended:
@@ -316,6 +323,15 @@ class Call:
             return False
         connection.blocked.pop(self, None)
         return True
+
+    def _is_one(self, payload: bytes) -> bool:
+        """Whether a frame is just one message, whole and plain, and nothing is before it: nearly all are."""
+        return (
+            not (self._partial or self._inbox or self._held)
+            and len(payload) >= _PREFIX
+            and not payload[0]
+            and int.from_bytes(payload[1:_PREFIX], "big") == len(payload) - _PREFIX
+        )
 
     def _take(self, payload: bytes) -> None:
         """Cut messages out of the stream of bytes."""

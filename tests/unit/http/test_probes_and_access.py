@@ -32,7 +32,7 @@ async def test_the_api_waits_for_the_first_view_and_says_so(house) -> None:
 
 
 async def test_metrics_are_prometheus_text(house) -> None:
-    house.metrics.heartbeats.inc(3)
+    house.metrics.heartbeats.value += 3
     async with house.http() as client:
         plain = await client.get("/metrics")
         assert plain.headers["content-type"].startswith("text/plain")
