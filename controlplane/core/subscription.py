@@ -7,8 +7,9 @@ once, at its newest.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from controlplane.core.resource import ResourceName
@@ -51,6 +52,11 @@ class Sent(NamedTuple):
     at: float
     changed_at: float
     outgoing: list[Outgoing]
+
+
+# Made thousands of times for each change: a tuple's own constructor takes a third of the time.
+_outgoing: Callable[[tuple[ResourceName, int, int]], Outgoing] = partial(tuple.__new__, Outgoing)
+_sent: Callable[[tuple[int, int, float, float, list[Outgoing]]], Sent] = partial(tuple.__new__, Sent)
 
 
 class Subscriptions:
@@ -135,14 +141,14 @@ class Subscriptions:
             elif not held.answered or (held.version, held.digest) != (version, digest):
                 # A listing may mend a resource without a newer revision; no difference starts from the version in doubt.
                 since = _UNKNOWN if held.version == version else held.known
-                outgoing.append(Outgoing(name, since, held.version))
+                outgoing.append(_outgoing((name, since, held.version)))
                 held.version, held.digest, held.known, held.answered = version, digest, version, True
         self._slot.clear()
         if waiting:
             self._slot.update(waiting)
         if outgoing:
             self._nonce += 1
-            self._in_flight.append(Sent(self._nonce, view.revision, now, self._changed_at or now, outgoing))
+            self._in_flight.append(_sent((self._nonce, view.revision, now, self._changed_at or now, outgoing)))
             self._changed_at = 0.0
         elif not waiting and not self._in_flight:
             self.acked = max(self.acked, view.revision)  # it came up to date

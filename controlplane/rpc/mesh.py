@@ -71,6 +71,8 @@ class MeshService:
         self._streams: set[Stream] = set()
         self._empty = asyncio.Event()
         self._empty.set()
+        self.metrics.streams.set_function(lambda: len(self._streams))
+        self.metrics.subscriptions.set_function(lambda: sum(len(stream.subscriptions) for stream in self._streams))
         self.welcome = mesh_pb2.Welcome(
             replica=self.replica,
             server_version=self.version,
@@ -142,7 +144,6 @@ class MeshService:
             self._streams.add(stream)
             self._empty.clear()
             self.clients.add(stream)
-            self.metrics.streams.set(len(self._streams))
             await stream.run()
         except TrimtabError as error:
             self.metrics.refused.labels(error.code.code).inc()
@@ -156,4 +157,3 @@ class MeshService:
         if not self._streams:
             self._empty.set()
         self.clients.remove(stream)
-        self.metrics.streams.set(len(self._streams))

@@ -139,7 +139,6 @@ class Stream:
             else:
                 self._service.keeper.broke(session)
         self._service.pusher.unfollow(self, self.subscriptions)
-        self._service.metrics.subscriptions.dec(len(self.subscriptions))
         tasks = [task for task in (self._worker, self._attaching) if task is not None]
         for task in tasks:
             task.cancel()
@@ -264,7 +263,7 @@ class Stream:
 
     def _acknowledge(self, nonce: int) -> None:
         sent = self.subscriptions.ack(nonce)
-        if self.subscriptions.sendable:
+        if self.subscriptions.pending:
             self.wake()
         if sent is not None:
             self._service.metrics.acknowledged.observe(self.last_heard - sent.changed_at)
@@ -299,14 +298,12 @@ class Stream:
             )
         for name, item in named.items():
             self.subscriptions.subscribe(name, item.version, item.digest)
-        self._service.metrics.subscriptions.inc(len(fresh))
         self._service.pusher.follow(self, named)
         self.wake()
 
     def _unsubscribe(self, unwanted: Any) -> None:
         names = [convert.resource_name(item.kind, item.name, f"names[{i}]") for i, item in enumerate(unwanted)]
         gone = [name for name in names if self.subscriptions.unsubscribe(name)]
-        self._service.metrics.subscriptions.dec(len(gone))
         self._service.pusher.unfollow(self, gone)
         self.wake()  # what waits for the view to catch up waits on
 

@@ -33,7 +33,6 @@ _TICK = 0.05
 _REJUDGE = 0.5
 _RETRY = 1.0
 _RENEW_TURN = 0.5
-_RENEWALS_AT_ONCE = 500
 _ADOPT = 1.0
 _OVERSLEPT = 0.5
 _CLAIMS_AT_ONCE = 100  # etcd refuses transactions of more than 128 operations
@@ -94,6 +93,8 @@ class SessionKeeper:
         self._unsure: dict[int, None] = {}
         self._replicas: set[str] = set()
         self._gone: dict[str, float] = {}
+        self._settles_at = self._now() + settings.ttl / 3
+        metrics.sessions.set_function(lambda: len(self._sessions))
 
     # -- called by streams ------------------------------------------------------------------------------------------
 
@@ -102,7 +103,6 @@ class SessionKeeper:
         lease, ref, epoch, handle = await self._grant(record, self._settings.ttl)
         session = self._sessions.attach(lease, ref, epoch, self._now())
         self._on_lost[lease] = on_lost
-        self._metrics.sessions.set(len(self._sessions))
         return session, handle
 
     async def resume(self, handle: str, record: SessionRecord, on_lost: Callable[[], None]) -> Session:
@@ -285,7 +285,6 @@ class SessionKeeper:
         session = self._sessions.attach(lease, ref, result.revision, self._now())
         self._unsure[lease] = None
         self._on_lost[lease] = on_lost
-        self._metrics.sessions.set(len(self._sessions))
         return session
 
     async def _ascertain(self, session: Session) -> None:
@@ -306,8 +305,13 @@ class SessionKeeper:
             lost()
 
     def _take_unsure(self) -> list[int]:
-        """Those to renew out of turn, oldest first. After a storm not all at once: its last ones want to resume, too."""
-        count = max(_RENEWALS_AT_ONCE, len(self._unsure) // 10)
+        """Those to renew out of turn, oldest first, and not all at once: in a storm the last ones want to resume, too.
+
+        A replica that has been here for a while has seen the others go and ended what they left, so what is resumed on
+        it has most of its time. One that has just started may be the first that these sessions have found for long.
+        """
+        pressing = self._now() < self._settles_at
+        count = max(500, len(self._unsure) // 5) if pressing else max(100, len(self._unsure) // 20)
         taken = list(islice(self._unsure, count))
         for lease in taken:
             del self._unsure[lease]
@@ -320,7 +324,6 @@ class SessionKeeper:
     def _forget(self, session: Session) -> None:
         self._sessions.forget(session.lease)
         self._on_lost.pop(session.lease, None)
-        self._metrics.sessions.set(len(self._sessions))
 
     async def _renew(self, leases: list[int]) -> None:
         try:
@@ -464,5 +467,4 @@ class SessionKeeper:
             self._sessions.adopt(stored.lease, stored.ref, stored.revision, now, stored.record.replica)
             self._unsure[stored.lease] = None
         if fresh:
-            self._metrics.sessions.set(len(self._sessions))
             log.info("adopted %d sessions of replicas that are gone: %s", len(fresh), ", ".join(sorted(waited)))

@@ -98,7 +98,7 @@ async def test_what_is_not_followed_any_more_is_not_told(plane: ControlPlane) ->
         await release(plane, b"unheard")
         await wire.enrol("a")
         assert [resource.name for resource in (await wire.delta()).resources] == ["default/orders"]
-    await until(lambda: plane.metrics.subscriptions._value.get() == 0)
+    await until(lambda: plane.metrics.registry.get_sample_value("trimtab_subscriptions") == 0)
 
 
 async def test_a_refusal_is_shown_to_operators_and_cleared_by_the_next_that_is_taken(plane: ControlPlane) -> None:

@@ -109,7 +109,7 @@ async def test_more_subscriptions_than_the_limit_end_the_stream(start_plane: Sta
         code, error = await wire.ended()
         assert (code, error.code) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "stream.too_many_subscriptions")
         assert "11" in error.message
-    await until(lambda: plane.metrics.subscriptions._value.get() == 0)
+    await until(lambda: plane.metrics.registry.get_sample_value("trimtab_subscriptions") == 0)
 
 
 async def test_a_message_that_is_too_large_ends_the_stream(plane: ControlPlane) -> None:

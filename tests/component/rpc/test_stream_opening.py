@@ -97,7 +97,7 @@ async def test_what_is_no_resource_cannot_be_followed(plane: ControlPlane) -> No
             code, error = await wire.ended()
         assert (code, error.code) == (grpc.StatusCode.INVALID_ARGUMENT, "request.invalid")
         assert [violation.path for violation in error.violations] == [f"subscriptions[1].{field}"]
-    assert plane.metrics.subscriptions._value.get() == 0
+    assert plane.metrics.registry.get_sample_value("trimtab_subscriptions") == 0
 
 
 async def test_a_message_of_a_newer_client_is_ignored(plane: ControlPlane) -> None:
