@@ -68,11 +68,12 @@ class MeshService:
     def __post_init__(self) -> None:
         self.encoder = Encoder(self.view)
         self.going_away = False
+        self.followed = 0  # subscriptions of all streams, counted along: a scrape's thread must not walk what changes
         self._streams: set[Stream] = set()
         self._empty = asyncio.Event()
         self._empty.set()
         self.metrics.streams.set_function(lambda: len(self._streams))
-        self.metrics.subscriptions.set_function(lambda: sum(len(stream.subscriptions) for stream in self._streams))
+        self.metrics.subscriptions.set_function(lambda: self.followed)
         self.welcome = mesh_pb2.Welcome(
             replica=self.replica,
             server_version=self.version,

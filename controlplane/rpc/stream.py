@@ -139,6 +139,7 @@ class Stream:
             else:
                 self._service.keeper.broke(session)
         self._service.pusher.unfollow(self, self.subscriptions)
+        self._service.followed -= len(self.subscriptions)
         tasks = [task for task in (self._worker, self._attaching) if task is not None]
         for task in tasks:
             task.cancel()
@@ -298,6 +299,7 @@ class Stream:
             )
         for name, item in named.items():
             self.subscriptions.subscribe(name, item.version, item.digest)
+        self._service.followed += len(fresh)
         self._service.pusher.follow(self, named)
         self.wake()
 
@@ -305,6 +307,7 @@ class Stream:
         names = [convert.resource_name(item.kind, item.name, f"names[{i}]") for i, item in enumerate(unwanted)]
         gone = [name for name in names if self.subscriptions.unsubscribe(name)]
         self._service.pusher.unfollow(self, gone)
+        self._service.followed -= len(gone)
         self.wake()  # what waits for the view to catch up waits on
 
     # -- session and requests ---------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from controlplane.core.change import Absent, Change, Expectation, Present, Unchanged, Write
@@ -90,7 +89,7 @@ class SessionKeeper:
         self._protected: dict[ServiceName, frozenset[str]] = {}
         self._protected_on = 0  # the lease on which the claims hang
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._unsure: dict[int, None] = {}
+        self._unsure: dict[int, float] = {}  # leases to renew out of turn, and when
         self._replicas: set[str] = set()
         self._gone: dict[str, float] = {}
         self._settles_at = self._now() + settings.ttl / 3
@@ -198,7 +197,7 @@ class SessionKeeper:
     async def renew(self) -> None:
         """Renew every living session's lease at a third of its time, until cancelled.
 
-        A session that came from another replica may have little time left: it is renewed at the next turn.
+        A session that came from another replica may have little time left: it is not left until then.
         """
         pace = self._settings.ttl / 3
         turn = min(_RENEW_TURN, pace)
@@ -283,7 +282,7 @@ class SessionKeeper:
                 self._forget(mine)
             raise TrimtabError(Code.SESSION_LOST, "the session has ended", hint="register again")
         session = self._sessions.attach(lease, ref, result.revision, self._now())
-        self._unsure[lease] = None
+        self._unsure[lease] = self._renewal_after_resuming()
         self._on_lost[lease] = on_lost
         return session
 
@@ -305,17 +304,22 @@ class SessionKeeper:
             lost()
 
     def _take_unsure(self) -> list[int]:
-        """Those to renew out of turn, oldest first, and not all at once: in a storm the last ones want to resume, too.
+        """Those whose time to be renewed out of turn has come."""
+        now = self._now()
+        due = [lease for lease, at in self._unsure.items() if at <= now]
+        for lease in due:
+            del self._unsure[lease]
+        return [lease for lease in due if self._sessions.get(lease)]
+
+    def _renewal_after_resuming(self) -> float:
+        """When to renew a session that was resumed here. In a storm the last ones want to resume first.
 
         A replica that has been here for a while has seen the others go and ended what they left, so what is resumed on
-        it has most of its time. One that has just started may be the first that these sessions have found for long.
+        it has a third of its time left at least (with the default settings), and can wait for a twelfth. One that has
+        just started may be the first that these sessions have found for long.
         """
-        pressing = self._now() < self._settles_at
-        count = max(500, len(self._unsure) // 5) if pressing else max(100, len(self._unsure) // 20)
-        taken = list(islice(self._unsure, count))
-        for lease in taken:
-            del self._unsure[lease]
-        return [lease for lease in taken if self._sessions.get(lease)]
+        now = self._now()
+        return now if now < self._settles_at else now + self._settings.ttl / 12
 
     def _resumed_for_nobody(self, task: asyncio.Task[Session]) -> None:
         if not task.cancelled() and task.exception() is None:
@@ -330,7 +334,7 @@ class SessionKeeper:
             left = await self._ledger.store.renew(leases)
         except TrimtabError as error:
             log.warning("leases could not be renewed, trying again: %s", error)
-            self._unsure.update(dict.fromkeys(leases))
+            self._unsure.update(dict.fromkeys(leases, self._now()))
             return
         for lease, seconds in left.items():
             session = self._sessions.get(lease)
@@ -465,6 +469,6 @@ class SessionKeeper:
         for stored in fresh:
             assert isinstance(stored.record, SessionRecord)
             self._sessions.adopt(stored.lease, stored.ref, stored.revision, now, stored.record.replica)
-            self._unsure[stored.lease] = None
+            self._unsure[stored.lease] = now
         if fresh:
             log.info("adopted %d sessions of replicas that are gone: %s", len(fresh), ", ".join(sorted(waited)))

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import psutil
 import pytest
+from prometheus_client import generate_latest
 from trimtab.v1 import mesh_pb2 as pb
 from trimtab.v1 import types_pb2 as types
 from trimtab.v1.mesh_pb2_grpc import MeshStub
@@ -253,3 +254,20 @@ async def test_a_replica_that_has_not_listed_yet_refuses_and_says_so(
         code, error = await wire.ended()
     plane.readiness.started = True
     assert (code, error.code, error.retryable) == (grpc.StatusCode.UNAVAILABLE, "server.not_ready", True)
+
+
+class OfTheLoop(set[Any]):
+    """A set that its own thread alone may walk."""
+
+    def __iter__(self) -> Iterator[Any]:
+        assert threading.current_thread() is threading.main_thread()
+        return super().__iter__()
+
+
+async def test_a_scrape_counts_streams_and_subscriptions_without_walking_what_changes(plane: ControlPlane) -> None:
+    plane._mesh._streams = OfTheLoop(plane._mesh._streams)
+    async with Wire(plane.grpc_address) as wire:
+        await wire.hello(follow=(config(),))
+        told = (await asyncio.to_thread(generate_latest, plane.metrics.registry)).decode()
+    assert "trimtab_streams 1.0" in told
+    assert "trimtab_subscriptions 1.0" in told

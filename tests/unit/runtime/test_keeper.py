@@ -279,6 +279,22 @@ async def test_a_resumed_session_with_little_time_left_is_renewed_at_once(build:
     assert await two.stored(session.ref) is not None
 
 
+async def test_a_replica_that_has_been_here_for_long_renews_what_is_resumed_soon_and_not_at_the_next_round(
+    build: Build, store: Town
+) -> None:
+    settings = replace(SETTINGS, ttl=12.0)
+    one, two = await build("one", settings), await build("two", settings)
+    two.keeper._settles_at = 0.0
+    _, handle = await one.open()
+    await one.die()
+    store.advance(settings.ttl * 2 / 3)
+    session = await two.resume(handle)
+    assert two.keeper._unsure[session.lease] - asyncio.get_running_loop().time() <= settings.ttl / 12
+    await keep_alive(two, session, 2.0)
+    store.advance(5)
+    assert await two.stored(session.ref) is not None
+
+
 async def test_a_released_session_lives_on_its_lease_until_it_is_resumed(build: Build) -> None:
     one, two = await build("one"), await build("two")
     session, handle = await one.open()
