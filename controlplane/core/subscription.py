@@ -6,7 +6,6 @@ once, at its newest.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -67,7 +66,7 @@ class Subscriptions:
     def __init__(self) -> None:
         self._held: dict[ResourceName, Held] = {}
         self._slot: set[ResourceName] = set()
-        self._in_flight: deque[Sent] = deque()
+        self._in_flight: list[Sent] = []
         self._nonce = 0
         self._changed_at = 0.0
         self.acked = 0
@@ -190,10 +189,10 @@ class Subscriptions:
     def _answered(self, nonce: int, refused: Collection[ResourceName]) -> Sent | None:
         in_flight = self._in_flight
         while in_flight and in_flight[0].nonce < nonce:
-            in_flight.popleft()
+            in_flight.pop(0)
         if not in_flight or in_flight[0].nonce != nonce:
             return None
-        sent = in_flight.popleft()
+        sent = in_flight.pop(0)
         self.acked = sent.version
         if self.nacks:
             for name, _, _ in sent.outgoing:

@@ -8,14 +8,13 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-import grpc
 from trimtab.v1 import mesh_pb2
 
 from controlplane.core.view import View
 from controlplane.errors import Code, TrimtabError
 from controlplane.rpc import convert
 from controlplane.rpc.encoder import Encoder
-from controlplane.rpc.failure import abort
+from controlplane.rpc.failure import aborted
 from controlplane.rpc.stream import Stream
 from controlplane.runtime.backoff import Backoff
 from controlplane.runtime.clients import Clients
@@ -30,6 +29,7 @@ log = logging.getLogger(__name__)
 
 METHOD = "trimtab.v1.Mesh"
 _SWEEP = 1.0
+_HELLO_DEADLINE = 10.0
 _SILENT_WINDOWS = 3
 
 
@@ -74,22 +74,42 @@ class MeshService:
         self._empty.set()
         self.metrics.streams.set_function(lambda: len(self._streams))
         self.metrics.subscriptions.set_function(lambda: self.followed)
-        self.welcome = mesh_pb2.Welcome(
-            replica=self.replica,
-            server_version=self.version,
-            heartbeat_interval=convert.duration(self.limits.heartbeat_interval),
-            heartbeat_window=convert.duration(self.limits.heartbeat_window),
-            grace=convert.duration(self.limits.grace),
-            max_subscriptions=self.limits.max_subscriptions,
+        self.welcome = convert.server_message(
+            welcome=mesh_pb2.Welcome(
+                replica=self.replica,
+                server_version=self.version,
+                heartbeat_interval=convert.duration(self.limits.heartbeat_interval),
+                heartbeat_window=convert.duration(self.limits.heartbeat_window),
+                grace=convert.duration(self.limits.grace),
+                max_subscriptions=self.limits.max_subscriptions,
+            )
         )
 
-    def handler(self) -> grpc.GenericRpcHandler[bytes, bytes]:
-        """Messages pass as bytes in both directions: decoding is guarded, encoding was done once for all."""
-        connect = grpc.stream_stream_rpc_method_handler(self._connect)
-        return grpc.method_handlers_generic_handler(METHOD, {"Connect": connect})
+    def connect(self, call: Call) -> None:
+        """Serve a client, by callbacks. Raises Aborted when this replica knows nothing yet."""
+        if not self.readiness.started:
+            reasons = "; ".join(self.readiness.reasons)
+            raise aborted(self.refusal(TrimtabError(Code.NOT_READY, reasons, hint="try another replica, or again")))
+        stream = Stream(self, call)
+        self._streams.add(stream)
+        self._empty.clear()
+        self.clients.add(stream)
+        stream.open()
+
+    def left(self, stream: Stream) -> None:
+        """A stream has ended."""
+        self._streams.discard(stream)
+        if not self._streams:
+            self._empty.set()
+        self.clients.remove(stream)
+
+    def refusal(self, error: TrimtabError) -> TrimtabError:
+        """Count the error that ends a stream."""
+        self.metrics.refused.labels(error.code.code).inc()
+        return error
 
     async def sweep(self) -> None:
-        """Cut off clients that do not read, do not answer deltas, or are silent, until cancelled."""
+        """Cut off clients that do not say Hello, do not read, do not answer deltas, or are silent, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(_SWEEP)
@@ -98,6 +118,10 @@ class MeshService:
             silent = now - _SILENT_WINDOWS * self.limits.heartbeat_window
             stuck = now - self.limits.write_deadline
             for stream in list(self._streams):
+                if not stream.greeted:
+                    if stream.last_heard < now - _HELLO_DEADLINE:
+                        stream.cut(TrimtabError(Code.STREAM_PROTOCOL, "no Hello came", hint="send Hello first"))
+                    continue
                 oldest = stream.subscriptions.oldest_unacknowledged
                 what = ""
                 if stream.writing_since is not None and stream.writing_since < stuck:
@@ -134,27 +158,3 @@ class MeshService:
         for stream in ahead:
             stream.subscriptions.rewind(revision)
             stream.wake()
-
-    async def _connect(self, requests: object, call: Call) -> None:
-        stream = Stream(self, call)
-        try:
-            if not self.readiness.started:
-                raise TrimtabError(
-                    Code.NOT_READY, "; ".join(self.readiness.reasons), hint="try another replica, or again"
-                )
-            self._streams.add(stream)
-            self._empty.clear()
-            self.clients.add(stream)
-            await stream.run()
-        except TrimtabError as error:
-            self.metrics.refused.labels(error.code.code).inc()
-            self._remove(stream)
-            await abort(call, error)
-        finally:
-            self._remove(stream)
-
-    def _remove(self, stream: Stream) -> None:
-        self._streams.discard(stream)
-        if not self._streams:
-            self._empty.set()
-        self.clients.remove(stream)

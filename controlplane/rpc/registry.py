@@ -15,7 +15,7 @@ from controlplane.core.view import View
 from controlplane.errors import TrimtabError
 from controlplane.rpc import convert
 from controlplane.rpc.encoder import Encoder
-from controlplane.rpc.failure import abort
+from controlplane.rpc.failure import aborted
 from controlplane.runtime.keeper import SessionKeeper, parse_handle
 from controlplane.runtime.operations import Operations
 from controlplane.transport.call import Call
@@ -34,7 +34,7 @@ def _refusing(method: Method[Request, Response]) -> Method[Request, Response]:
         try:
             return await method(self, request, context)
         except TrimtabError as error:
-            await abort(context, error)
+            raise aborted(error) from None
 
     return guarded
 

@@ -15,7 +15,7 @@ from trimtab.v1 import admin_pb2, admin_pb2_grpc, mesh_pb2, registry_pb2, regist
 
 from controlplane.errors import Code, TrimtabError
 from controlplane.rpc.admin import AdminService
-from controlplane.rpc.failure import abort
+from controlplane.rpc.failure import aborted
 from controlplane.rpc.mesh import METHOD, MeshService
 from controlplane.rpc.registry import RegistryService
 from controlplane.transport.call import Call
@@ -41,7 +41,7 @@ class RpcServer:
         self._tls = tls
         self._server = Server(guard=TokenGuard(token) if token else None)
         self._health = HealthServicer()
-        self._server.add_generic_rpc_handlers((mesh.handler(),))
+        self._server.add_callback_handler(f"/{METHOD}/Connect", mesh.connect)
         registry_pb2_grpc.add_RegistryServicer_to_server(registry, self._server)  # type: ignore[no-untyped-call]
         admin_pb2_grpc.add_AdminServicer_to_server(admin, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -85,8 +85,8 @@ class TokenGuard:
     def __init__(self, token: str) -> None:
         self._expected = f"Bearer {token}".encode()
 
-    async def __call__(self, call: Call) -> None:
-        """Check the ``authorization`` metadata in constant time."""
+    def __call__(self, call: Call) -> None:
+        """Check the ``authorization`` metadata in constant time. Raises Aborted."""
         given = dict(call.invocation_metadata()).get("authorization", "")
         raw = given.encode() if isinstance(given, str) else given
         if not (call.request.method.startswith(_OPEN_TO_ALL) or hmac.compare_digest(raw, self._expected)):
@@ -95,4 +95,4 @@ class TokenGuard:
                 "the bearer token is missing or wrong",
                 hint="set TRIMTAB_TOKEN to this mesh's token",
             )
-            await abort(call, error)
+            raise aborted(error)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
@@ -23,6 +22,7 @@ from controlplane.core.subscription import Subscriptions
 from controlplane.core.validation import check_instance_name
 from controlplane.errors import Code, TrimtabError
 from controlplane.rpc import convert
+from controlplane.rpc.failure import aborted
 from controlplane.runtime.clients import ClientInfo, Load
 from controlplane.transport.call import Call
 
@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_HELLO_DEADLINE = 10.0
 _REQUEST_QUEUE = 256
 _STATE = mesh_pb2.Session
+_NOBODY = types_pb2.Node()  # who has not said Hello
+_NO_REPORT = Load()
 
 
 class Stream:
@@ -43,36 +44,28 @@ class Stream:
         self._service = service
         self._call = call
         self._loop = asyncio.get_running_loop()
-        self._mail: deque[bytes] = deque()
+        self._mail: list[bytes] = []
         self._requests: asyncio.Queue[tuple[int, Any]] | None = None
         self._worker: asyncio.Task[None] | None = None
         self._attaching: asyncio.Task[None] | None = None
         self._session: Session | None = None
         self._handle = ""
-        self._node = types_pb2.Node()
+        self._node = _NOBODY
         self._namespace = DEFAULT_NAMESPACE
-        self._load = Load()
+        self._load = _NO_REPORT
         self._connected_at = time.time()
         self._flood = FloodLimit(service.limits.flood_rate, service.limits.flood_burst)
-        self._patience: asyncio.TimerHandle | None = None  # until the Hello comes
         self._leaving = False
-        self._over: asyncio.Future[str | None] = self._loop.create_future()
+        self._over = False
         self.subscriptions = Subscriptions()
         self.last_heard = self._loop.time()
         self.writing_since: float | None = None
 
     # -- life -------------------------------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Serve the client until either side ends the stream. Raises TrimtabError to end it with a status."""
-        silent = TrimtabError(Code.STREAM_PROTOCOL, "no Hello came", hint="send Hello first")
-        self._patience = self._loop.call_later(_HELLO_DEADLINE, self.cut, silent)
-        self._call.receive(self._receive, self._drained)
-        try:
-            if (farewell := await self._over) is not None:
-                await self._goodbye(farewell)
-        finally:
-            await self._leave()
+    def open(self) -> None:
+        """Serve the client until either side ends the stream."""
+        self._call.receive(self._receive, self._drained, self._end)
 
     def go_away(self, reason: str, *, spread: float, deadline: float) -> None:
         """Ask the client to move; its session survives the end of this stream."""
@@ -81,23 +74,27 @@ class Stream:
         self._send(go_away=away)
 
     def cut(self, error: TrimtabError) -> None:
-        """End the stream from outside, with ``error``, which its client is told should it ever read again."""
-        if not self._over.done():
-            self._over.set_exception(error)
+        """End the stream with ``error``, which its client is told should it ever read again."""
+        self._end(error)
 
     def wake(self) -> None:
         """Something may be in the slot or the mail: send it, unless the client has yet to take what was sent before."""
-        if self.writing_since is not None or self._call.over:
+        if self.writing_since is not None or self._over:
             return
         try:
             while self._mail:
-                if not self._put(self._mail.popleft()):
+                if not self._put(self._mail.pop(0)):
                     return
             if self.subscriptions.sendable:
                 self._push()
         except Exception:
             log.exception("%s cannot be written to", self._node.id)
             self._fail()
+
+    @property
+    def greeted(self) -> bool:
+        """Whether its Hello came."""
+        return self._node is not _NOBODY
 
     @property
     def node_id(self) -> str:
@@ -127,30 +124,52 @@ class Stream:
             load=self._load,
         )
 
-    async def _leave(self) -> None:
-        if not (self._over.cancel() or self._over.cancelled()):
-            self._over.exception()  # looked at: a client that is gone is told nothing
-        if self._patience is not None:
-            self._patience.cancel()
+    def _end(self, error: TrimtabError | None = None, *, goodbye: bool = False) -> None:
+        """End it soon, not now: whoever comes upon the end may be walking over all streams."""
+        if not self._over:
+            self._over = True
+            self._loop.call_soon(self._leave, error, goodbye)
+
+    def _leave(self, error: TrimtabError | None, goodbye: bool) -> None:
+        service = self._service
+        if self._worker is not None:
+            self._worker.cancel()
+        service.pusher.unfollow(self, self.subscriptions)
+        service.followed -= len(self.subscriptions)
+        service.left(self)
         session, self._session = self._session, None
+        if session is not None and goodbye:
+            self._worker = asyncio.create_task(self._part(session), name=f"goodbye of {self._node.id}")
+            return
         if session is not None:
-            if self._leaving:
-                self._service.keeper.release(session)
-            else:
-                self._service.keeper.broke(session)
-        self._service.pusher.unfollow(self, self.subscriptions)
-        self._service.followed -= len(self.subscriptions)
-        tasks = [task for task in (self._worker, self._attaching) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if self._session is not None:  # granted while we were leaving
-            self._service.keeper.broke(self._session)
+            self._let_go(session)
+        if error is None:
+            self._call.complete()
+        else:
+            status = aborted(service.refusal(error))
+            self._call.finish(status.code, status.details, status.metadata)
+
+    def _let_go(self, session: Session) -> None:
+        if self._leaving:
+            self._service.keeper.release(session)
+        else:
+            self._service.keeper.broke(session)
+
+    async def _part(self, session: Session) -> None:
+        """End the session of a client that said goodbye before telling it so."""
+        try:
+            await self._service.keeper.end(session, "goodbye")
+        except TrimtabError as error:
+            log.warning("session %x said goodbye but could not be ended yet: %s", session.lease, error)
+        self._call.complete()
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
     def _send(self, **field: object) -> None:
-        self._mail.append(convert.server_message(**field))
+        self._post(convert.server_message(**field))
+
+    def _post(self, message: bytes) -> None:
+        self._mail.append(message)
         self.wake()
 
     def _push(self) -> None:
@@ -179,7 +198,7 @@ class Stream:
         self.cut(TrimtabError(Code.INTERNAL, "the server failed to serve this stream", hint="its log tells why"))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """A stream does not live on without the worker of its requests."""
+        """A stream does not live on without the worker of its requests, or half resumed."""
         error = None if task.cancelled() else task.exception()
         if error is not None:
             log.error("the task %r failed", task.get_name(), exc_info=error)
@@ -189,19 +208,17 @@ class Stream:
 
     def _receive(self, raw: bytes | None) -> None:
         """A message came; None: the client has said its last."""
-        if self._over.done():
+        if self._over:
             return
         if raw is None:
-            self._over.set_result(None)
+            self._end()
             return
         self.last_heard = self._loop.time()
         try:
             if not self._flood.admit(self.last_heard):
                 raise TrimtabError(Code.FLOOD, "too many messages", hint="slow down; reconnect later")
             message = self._parse(raw)
-            if self._patience is not None:
-                self._patience.cancel()
-                self._patience = None
+            if self._node is _NOBODY:
                 self._greet(message)
             else:
                 self._handle_message(message)
@@ -225,10 +242,11 @@ class Stream:
         convert.check_node(hello.node)
         self._node = hello.node
         self._namespace = hello.node.namespace or DEFAULT_NAMESPACE
-        self._send(welcome=self._service.welcome)
+        self._post(self._service.welcome)
         self._subscribe(hello.subscriptions)
         if hello.resume:
             self._attaching = asyncio.create_task(self._attach(hello.resume), name=f"resume {self._node.id}")
+            self._attaching.add_done_callback(self._ended)
         if self._service.going_away:
             self.go_away("shutting down", spread=limits.drain_spread, deadline=limits.drain_spread)
 
@@ -248,7 +266,7 @@ class Stream:
             case "unsubscribe":
                 self._unsubscribe(message.unsubscribe.names)
             case "goodbye":
-                self._over.set_result(message.goodbye.reason)
+                self._end(goodbye=True)
             case "hello":
                 raise TrimtabError(Code.STREAM_PROTOCOL, "a second Hello", hint="open another stream")
             case _:
@@ -317,10 +335,13 @@ class Stream:
         self._send(session=_STATE(state=_STATE.STATE_LOST))
 
     async def _attach(self, handle: str) -> None:
-        """Resume a session, however long the store is away."""
+        """Resume a session, however long the store is away; to the end of a try even for a client that has left.
+
+        The store may give us the session when its answer is no longer waited for: then it is ours to end.
+        """
         backoff = self._service.backoff()
         pending = False
-        while True:
+        while not self._over:
             try:
                 session = await self._service.keeper.resume(handle, self._record(), self._lost)
             except TrimtabError as error:
@@ -336,6 +357,9 @@ class Stream:
             return
 
     def _adopt(self, session: Session, handle: str) -> None:
+        if self._over:  # granted while we were leaving
+            self._let_go(session)
+            return
         self._session, self._handle = session, handle
         self._send(session=_STATE(state=_STATE.STATE_ATTACHED, handle=handle, id=f"{session.lease:x}"))
 
@@ -396,15 +420,6 @@ class Stream:
             self._adopt(*await self._service.keeper.open(self._record(), self._lost))
         assert self._session is not None
         return self._session
-
-    async def _goodbye(self, reason: str) -> None:
-        session, self._session = self._session, None
-        if session is None:
-            return
-        try:
-            await self._service.keeper.end(session, "goodbye")
-        except TrimtabError as error:
-            log.warning("session %x said goodbye but could not be ended yet: %s", session.lease, error)
 
 
 def _holds_nothing(ref: Ref) -> TrimtabError:

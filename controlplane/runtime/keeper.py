@@ -107,16 +107,35 @@ class SessionKeeper:
     async def resume(self, handle: str, record: SessionRecord, on_lost: Callable[[], None]) -> Session:
         """Take a session over, from whichever replica had it, by one write whatever the number of its instances.
 
+        To be awaited to its end, whoever has gone meanwhile: a session that the store has given us is ours to end.
         Raises SESSION_LOST when it is gone, SESSION_INVALID, and store failures.
         """
-        task = asyncio.create_task(self._resume(handle, record, on_lost), name="resume a session")
+        lease, ref = parse_handle(handle)
+        mine = self._sessions.get(lease)
+        if mine is not None and mine.ref == ref:
+            # Its client lives, whatever the store says next: neither its old stream nor an end under way may go on.
+            uncertain = mine.uncertain or mine.state is State.ENDING or bool(mine.owner)
+            mine = self._sessions.attach(lease, ref, mine.epoch, self._now(), uncertain=uncertain)
+            self._on_lost[lease] = on_lost
+        else:
+            mine = None
         try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            # The stream is gone, but the store may give us the session all the same: then it is ours to end.
-            self._track(task)
-            task.add_done_callback(self._resumed_for_nobody)
-            raise
+            result = await self._ledger.commit(Change(expect=(Present(ref),), write=(Write(ref, record, lease),)))
+            lost = not result.succeeded
+        except TrimtabError as error:
+            lost = error.code is Code.SESSION_LOST
+            if not lost and mine is not None and not mine.uncertain and self._owns(mine):
+                return mine  # it never left this replica, so it resumes with the store away, too
+            if not lost:
+                raise
+        if lost:
+            if mine is not None and self._owns(mine):
+                self._forget(mine)
+            raise TrimtabError(Code.SESSION_LOST, "the session has ended", hint="register again")
+        session = self._sessions.attach(lease, ref, result.revision, self._now())
+        self._unsure[lease] = self._renewal_after_resuming()
+        self._on_lost[lease] = on_lost
+        return session
 
     def heard(self, session: Session) -> bool:
         """A heartbeat came; False when the session is being ended."""
@@ -258,34 +277,6 @@ class SessionKeeper:
     def _alive(self) -> set[str]:
         return {replica.id for replica in self._view.replicas()} | {self._presence.id}
 
-    async def _resume(self, handle: str, record: SessionRecord, on_lost: Callable[[], None]) -> Session:
-        lease, ref = parse_handle(handle)
-        mine = self._sessions.get(lease)
-        if mine is not None and mine.ref == ref:
-            # Its client lives, whatever the store says next: neither its old stream nor an end under way may go on.
-            uncertain = mine.uncertain or mine.state is State.ENDING or bool(mine.owner)
-            mine = self._sessions.attach(lease, ref, mine.epoch, self._now(), uncertain=uncertain)
-            self._on_lost[lease] = on_lost
-        else:
-            mine = None
-        try:
-            result = await self._ledger.commit(Change(expect=(Present(ref),), write=(Write(ref, record, lease),)))
-            lost = not result.succeeded
-        except TrimtabError as error:
-            lost = error.code is Code.SESSION_LOST
-            if not lost and mine is not None and not mine.uncertain and self._owns(mine):
-                return mine  # it never left this replica, so it resumes with the store away, too
-            if not lost:
-                raise
-        if lost:
-            if mine is not None and self._owns(mine):
-                self._forget(mine)
-            raise TrimtabError(Code.SESSION_LOST, "the session has ended", hint="register again")
-        session = self._sessions.attach(lease, ref, result.revision, self._now())
-        self._unsure[lease] = self._renewal_after_resuming()
-        self._on_lost[lease] = on_lost
-        return session
-
     async def _ascertain(self, session: Session) -> None:
         """A session that beats again after an end was begun: ask the store whether it stands."""
         try:
@@ -320,10 +311,6 @@ class SessionKeeper:
         """
         now = self._now()
         return now if now < self._settles_at else now + self._settings.ttl / 12
-
-    def _resumed_for_nobody(self, task: asyncio.Task[Session]) -> None:
-        if not task.cancelled() and task.exception() is None:
-            self.broke(task.result())
 
     def _forget(self, session: Session) -> None:
         self._sessions.forget(session.lease)

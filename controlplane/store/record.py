@@ -29,6 +29,7 @@ from controlplane.core.model import (
 from controlplane.errors import Code, TrimtabError
 
 VERSION = 1
+_compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 T = TypeVar("T")
 
@@ -36,7 +37,7 @@ T = TypeVar("T")
 def encode(record: Record) -> bytes:
     """The record's value. Deterministic."""
     fields = {"v": VERSION, **_fields(record)}
-    return json.dumps(fields, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _compact(fields).encode()
 
 
 def decode(ref: Ref, value: bytes, *, key: str) -> Record:

@@ -76,6 +76,7 @@ class Call:
         "_ended",
         "_ending",
         "_expiry",
+        "_gone",
         "_held",
         "_inbox",
         "_loop",
@@ -119,6 +120,7 @@ class Call:
         self._deliver: Callable[[bytes | None], None] | None = None
         self._held = False
         self._drained: Callable[[], None] | None = None
+        self._gone: Callable[[], None] | None = None
         self._code: grpc.StatusCode | None = None
         self._details = ""
         self._trailing: Sequence[tuple[str, str | bytes]] = ()
@@ -207,11 +209,17 @@ class Call:
         self._out += b"\0" + length.to_bytes(4, "big") + message
         return self._push()
 
-    def receive(self, deliver: Callable[[bytes | None], None], drained: Callable[[], None]) -> None:
+    def receive(
+        self,
+        deliver: Callable[[bytes | None], None],
+        drained: Callable[[], None],
+        gone: Callable[[], None] | None = None,
+    ) -> None:
         """From now on ``deliver`` gets every message as it comes, and None after the last; ``drained`` is called when
-        the socket has taken what ``send`` could not. Neither may raise.
+        the socket has taken what ``send`` could not; ``gone`` when a call without a task ended, but not by its handler:
+        its client is lost, or late, or sent what cannot be taken. None of them may raise.
         """
-        self._deliver, self._drained = deliver, drained
+        self._deliver, self._drained, self._gone = deliver, drained, gone
         self._distribute()
         self._grant()
 
@@ -251,6 +259,11 @@ class Call:
             self._ending += reset(self.id, Fault.NO_ERROR)  # nothing more is wanted of the client
         self.flush()
 
+    def fail(self, code: grpc.StatusCode, details: str) -> None:
+        """End the call over its handler's head."""
+        self.finish(code, details)
+        self._cancel()
+
     # -- what the connection does -----------------------------------------------------------------------------------
 
     def received(self, payload: bytes, size: int, ended: bool) -> None:
@@ -272,8 +285,7 @@ class Call:
         if ended:
             self._ended = True
             if self._partial:
-                self.finish(grpc.StatusCode.INTERNAL, "the last message is not whole")
-                self._cancel()
+                self.fail(grpc.StatusCode.INTERNAL, "the last message is not whole")
         self._wake()
         self._grant()
 
@@ -344,8 +356,7 @@ class Call:
             start = at + _PREFIX
             length = int.from_bytes(data[at + 1 : start], "big")
             if length > MAX_MESSAGE:
-                self.finish(grpc.StatusCode.RESOURCE_EXHAUSTED, f"a message of {length} bytes: {MAX_MESSAGE} at most")
-                self._cancel()
+                self.fail(grpc.StatusCode.RESOURCE_EXHAUSTED, f"a message of {length} bytes: {MAX_MESSAGE} at most")
                 return
             if start + length > end:
                 break
@@ -410,8 +421,7 @@ class Call:
             try:
                 message = self._next()
             except Aborted as end:
-                self.finish(end.code, end.details)
-                self._cancel()
+                self.fail(end.code, end.details)
                 return
             deliver(message)
         if self._ended and not self._inbox and not self._held and self._deliver is not None:
@@ -419,12 +429,12 @@ class Call:
             deliver(None)
 
     def _expire(self) -> None:
-        self.finish(grpc.StatusCode.DEADLINE_EXCEEDED, "the call's deadline passed")
-        self._cancel()
+        self.fail(grpc.StatusCode.DEADLINE_EXCEEDED, "the call's deadline passed")
 
     def _stop(self) -> None:
         """From here on nobody reads or writes."""
         self.over = True
+        self._connection.ended(self)
         self._inbox.clear()
         if self._expiry is not None:
             self._expiry.cancel()
@@ -435,3 +445,5 @@ class Call:
     def _cancel(self) -> None:
         if self.task is not None:
             self.task.cancel()
+        elif self._gone is not None:
+            self._gone()

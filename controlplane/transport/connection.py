@@ -11,13 +11,10 @@ import contextlib
 import logging
 import struct
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Protocol, cast
-
-from hpack import Decoder
-from hpack.exceptions import HPACKError
+from typing import ClassVar, Protocol, cast
 
 from controlplane.transport import headers
+from controlplane.transport.blocks import MAX_HEADERS, Blocks, Opening
 from controlplane.transport.call import Call
 from controlplane.transport.frames import (
     ACK,
@@ -47,8 +44,6 @@ from controlplane.transport.frames import (
 log = logging.getLogger(__name__)
 
 MAX_CALLS = 1_000
-_MAX_HEADERS = 32 * 1024
-_COMMON_BLOCK = 1024
 _WINDOW = 1024 * 1024
 _PATIENCE = 4_000  # frames a second that carry no message: more than it takes to open all MAX_CALLS at once …
 _RELIEF = 8  # … beside those that a message needs: headers, windows, pings, the end of its stream
@@ -56,7 +51,7 @@ _LINGER = 5.0
 KEEPALIVE_TIME = 10.0
 KEEPALIVE_TIMEOUT = 5.0
 
-_GREETING = settings({Setting.MAX_CONCURRENT_STREAMS: MAX_CALLS, Setting.MAX_HEADER_LIST_SIZE: _MAX_HEADERS})
+_GREETING = settings({Setting.MAX_CONCURRENT_STREAMS: MAX_CALLS, Setting.MAX_HEADER_LIST_SIZE: MAX_HEADERS})
 _GREETING += window_update(0, _WINDOW - DEFAULT_WINDOW)
 _HTTP1 = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n"
@@ -64,8 +59,7 @@ _HTTP1 = (
 )
 _HTTP1_VERBS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"PATCH ", b"DELETE ", b"OPTIONS ")
 
-
-Fields = list[tuple[bytes, bytes]]
+_DATA, _CONTINUATION = int(Kind.DATA), int(Kind.CONTINUATION)  # to look an enum's member up takes longer than the test
 
 
 class Host(Protocol):
@@ -83,19 +77,19 @@ class Host(Protocol):
         """Serve a call."""
         ...
 
+    def ended(self, call: Call) -> None:
+        """It needs to be served no longer."""
+        ...
+
 
 class Connection(asyncio.Protocol):
     """One client's connection."""
 
     __slots__ = (
         "_answers",
-        "_block",
-        "_block_ends",
-        "_block_stream",
+        "_blocks",
         "_calls",
         "_closing_since",
-        "_decoder",
-        "_first",
         "_greeted",
         "_heard",
         "_host",
@@ -132,11 +126,7 @@ class Connection(asyncio.Protocol):
         self._greeted = False
         self._last = 0
         self._leaving = False
-        self._first: bytes | None = None
-        self._decoder: Decoder | None = None
-        self._block: bytearray | None = None
-        self._block_stream = 0
-        self._block_ends = False
+        self._blocks = Blocks()
         self._patience = _PATIENCE
         self._heard = loop.time()
         self._pinged: float | None = None
@@ -186,7 +176,7 @@ class Connection(asyncio.Protocol):
             if at > end:
                 at = start - HEAD_SIZE
                 break
-            if kind == Kind.DATA and self._block is None:
+            if kind == _DATA and not self._blocks.stream:
                 self._data(flags, stream & STREAM_BITS, data[start:at])
             else:
                 self._other(kind, flags, stream & STREAM_BITS, data[start:at])
@@ -256,8 +246,12 @@ class Connection(asyncio.Protocol):
 
     # -- the calls' side --------------------------------------------------------------------------------------------
 
+    def ended(self, call: Call) -> None:
+        """Nobody reads or writes a call any more; its last words may still wait for the client."""
+        self._host.ended(call)
+
     def forget(self, call: Call) -> None:
-        """A call is over, both ways."""
+        """A call is over, and all of it was said."""
         self._calls.pop(call.id, None)
         self.blocked.pop(call, None)
         if self._leaving and not self._calls:
@@ -300,75 +294,57 @@ class Connection(asyncio.Protocol):
             self._check_opened(stream)  # one that is over: what was on its way counts for the connection alone
 
     def _other(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
-        if self._block is not None and (kind != Kind.CONTINUATION or stream != self._block_stream):
+        if self._blocks.stream and (kind != _CONTINUATION or stream != self._blocks.stream):
             raise ConnectionFault(Fault.PROTOCOL_ERROR, "a header block was not continued")
         self._bother()
-        match kind:
-            case Kind.HEADERS:
-                if not stream % 2:
-                    raise ConnectionFault(Fault.PROTOCOL_ERROR, f"a client does not open stream {stream}")
-                fragment = unpadded(flags, payload)
-                if flags & PRIORITISED:
-                    if len(fragment) < 5:
-                        raise ConnectionFault(Fault.FRAME_SIZE_ERROR, "a priority cut short")
-                    fragment = fragment[5:]
-                self._block, self._block_stream = bytearray(), stream
-                self._block_ends = bool(flags & END_STREAM)
-                self._headers(flags, fragment)
-            case Kind.CONTINUATION:
-                if self._block is None:
-                    raise ConnectionFault(Fault.PROTOCOL_ERROR, "nothing to continue")
-                self._headers(flags, payload)
-            case Kind.RST_STREAM:
-                self._check_size(payload, 4)
-                self._check_opened(stream)
-                if (call := self._calls.get(stream)) is not None:
-                    self.forget(call)
-                    call.lost()
-            case Kind.SETTINGS:
-                self._settings(flags, stream, payload)
-            case Kind.PING:
-                self._check_size(payload, 8)
-                if stream:
-                    raise ConnectionFault(Fault.PROTOCOL_ERROR, "a ping on a stream")
-                if not flags & ACK:
-                    self.send(frame(Kind.PING, ACK, 0, payload))
-            case Kind.GOAWAY:
-                self.leave()
-            case Kind.WINDOW_UPDATE:
-                self._check_size(payload, 4)
-                self._widen(stream, int.from_bytes(payload, "big") & MAX_WINDOW)
-            case Kind.DATA | Kind.PUSH_PROMISE:
-                raise ConnectionFault(Fault.PROTOCOL_ERROR, f"{Kind(kind).name} where none belongs")
-            case _:
-                # PRIORITY is deprecated, and what we do not know is to be ignored.
-                log.debug("%s sent a frame of type %d", self.peer, kind)
+        handle = self._HANDLERS.get(kind)
+        if handle is not None:
+            handle(self, flags, stream, payload)
+        else:  # PRIORITY is deprecated, and what we do not know is to be ignored
+            log.debug("%s sent a frame of type %d", self.peer, kind)
 
-    def _headers(self, flags: int, fragment: bytes) -> None:
-        assert self._block is not None
-        self._block += fragment
-        if len(self._block) > _MAX_HEADERS:
-            raise ConnectionFault(Fault.ENHANCE_YOUR_CALM, f"headers of more than {_MAX_HEADERS} bytes")
-        if not flags & END_HEADERS:
-            return
-        block, self._block = bytes(self._block), None
-        try:
-            fields = self._decode(block)
-        except HPACKError as error:
-            raise ConnectionFault(Fault.COMPRESSION_ERROR, f"headers that cannot be decoded: {error}") from None
-        self._open(self._block_stream, fields, self._block_ends)
+    def _headers(self, flags: int, stream: int, payload: bytes) -> None:
+        if not stream % 2:
+            raise ConnectionFault(Fault.PROTOCOL_ERROR, f"a client does not open stream {stream}")
+        fragment = unpadded(flags, payload)
+        if flags & PRIORITISED:
+            if len(fragment) < 5:
+                raise ConnectionFault(Fault.FRAME_SIZE_ERROR, "a priority cut short")
+            fragment = fragment[5:]
+        self._blocks.begin(stream, bool(flags & END_STREAM))
+        self._fragment(flags, fragment)
 
-    def _decode(self, block: bytes) -> Fields:
-        """Most connections carry one call, opened by the same bytes as thousands of others: they need no decoder."""
-        if self._first is None:
-            self._first = block
-            return _first_fields(block) if len(block) <= _COMMON_BLOCK else _fields(Decoder(_MAX_HEADERS), block)
-        if self._decoder is None:
-            self._decoder = Decoder(_MAX_HEADERS)
-            self._decoder.decode(self._first)
-        return _fields(self._decoder, block)
+    def _continuation(self, flags: int, stream: int, payload: bytes) -> None:
+        if not self._blocks.stream:
+            raise ConnectionFault(Fault.PROTOCOL_ERROR, "nothing to continue")
+        self._fragment(flags, payload)
 
-    def _open(self, stream: int, fields: Fields, ended: bool) -> None:
+    def _fragment(self, flags: int, fragment: bytes) -> None:
+        block = self._blocks.add(fragment, bool(flags & END_HEADERS))
+        if block is not None:
+            self._open(*block)
+
+    def _reset(self, flags: int, stream: int, payload: bytes) -> None:
+        self._check_size(payload, 4)
+        self._check_opened(stream)
+        if (call := self._calls.get(stream)) is not None:
+            self.forget(call)
+            call.lost()
+
+    def _ping(self, flags: int, stream: int, payload: bytes) -> None:
+        self._check_size(payload, 8)
+        if stream:
+            raise ConnectionFault(Fault.PROTOCOL_ERROR, "a ping on a stream")
+        if not flags & ACK:
+            self.send(frame(Kind.PING, ACK, 0, payload))
+
+    def _go_away(self, flags: int, stream: int, payload: bytes) -> None:
+        self.leave()
+
+    def _promise(self, flags: int, stream: int, payload: bytes) -> None:
+        raise ConnectionFault(Fault.PROTOCOL_ERROR, "PUSH_PROMISE from a client")
+
+    def _open(self, stream: int, opening: Opening, ended: bool) -> None:
         if (call := self._calls.get(stream)) is not None:
             if not ended:
                 raise ConnectionFault(Fault.PROTOCOL_ERROR, "headers in the middle of a call")
@@ -381,7 +357,7 @@ class Connection(asyncio.Protocol):
             self.send(reset(stream, Fault.REFUSED_STREAM))
             return
         try:
-            request = headers.request(fields)
+            request = opening()
         except headers.BadRequest as error:
             log.debug("%s: %s", self.peer, error)
             answer = frame(Kind.HEADERS, END_STREAM | END_HEADERS, stream, headers.plain_answer(error.status))
@@ -411,6 +387,21 @@ class Connection(asyncio.Protocol):
                 self.max_frame = value
         self.send(frame(Kind.SETTINGS, ACK, 0))
         self._flush()
+
+    def _window(self, flags: int, stream: int, payload: bytes) -> None:
+        self._check_size(payload, 4)
+        self._widen(stream, int.from_bytes(payload, "big") & MAX_WINDOW)
+
+    _HANDLERS: ClassVar[dict[int, Callable[[Connection, int, int, bytes], None]]] = {
+        Kind.HEADERS: _headers,
+        Kind.CONTINUATION: _continuation,
+        Kind.RST_STREAM: _reset,
+        Kind.SETTINGS: _settings,
+        Kind.PING: _ping,
+        Kind.GOAWAY: _go_away,
+        Kind.WINDOW_UPDATE: _window,
+        Kind.PUSH_PROMISE: _promise,
+    }
 
     def _widen_all(self, credit: int) -> bool:
         fits = [call.widen(credit) for call in self._calls.values()]
@@ -480,15 +471,6 @@ class Connection(asyncio.Protocol):
                 self._transport.write_eof()
         else:
             self._transport.close()  # TLS has a farewell of its own
-
-
-def _fields(decoder: Decoder, block: bytes) -> Fields:
-    return cast("Fields", decoder.decode(block, raw=True))
-
-
-@lru_cache(256)
-def _first_fields(block: bytes) -> Fields:
-    return _fields(Decoder(_MAX_HEADERS), block)
 
 
 def _unsaid(data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The listening server: methods by path, one task for each call, keepalive, and a good end."""
+"""The listening server: methods by path, a task or callbacks for each call, keepalive, and a good end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import grpc
@@ -24,7 +24,9 @@ _OVERSLEPT = 1.0
 _TLS_HANDSHAKE = 10.0
 _FAREWELL = 1.0
 
-Guard = Callable[[Call], Awaitable[None]]
+_STOPPING = "the server is shutting down"
+
+Guard = Callable[[Call], None]
 
 
 class _Details(NamedTuple):
@@ -38,11 +40,14 @@ class Server:
     """Serves gRPC on a bound socket. Takes handlers as ``grpc.aio.Server`` does, so generated code fits."""
 
     def __init__(self, *, guard: Guard | None = None) -> None:
-        """``guard`` looks at every call first and may abort it."""
+        """``guard`` looks at every call first. It may raise Aborted."""
         self._guard = guard
+        self._callbacks: dict[str, Callable[[Call], None]] = {}
         self._handlers: list[grpc.GenericRpcHandler[Any, Any]] = []
         self._connections: set[Connection] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[None] | Call] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._listener: asyncio.Server | None = None
         self._ticker: asyncio.Task[None] | None = None
         self._empty = asyncio.Event()
@@ -57,6 +62,14 @@ class Server:
         self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
     ) -> None:
         """What newer generated code calls beside ``add_generic_rpc_handlers``, with the same methods."""
+
+    def add_callback_handler(self, method: str, begin: Callable[[Call], None]) -> None:
+        """Serve ``method`` without a task for each call, as gRPC's callback API does in other languages.
+
+        ``begin`` is called where the call comes in. It passes on to ``Call.receive`` what is to be called from then on,
+        and the call runs until ``Call.finish``. It may raise Aborted.
+        """
+        self._callbacks[method] = begin
 
     async def start(self, bound: socket.socket, tls: ssl.SSLContext | None) -> None:
         """Accept connections."""
@@ -78,12 +91,15 @@ class Server:
         self._listener.close()
         for connection in tuple(self._connections):
             connection.leave()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=grace)
-        for task in tuple(self._tasks):
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_FAREWELL)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), grace)
+        for running in tuple(self._running):
+            if isinstance(running, Call):
+                running.fail(grpc.StatusCode.UNAVAILABLE, _STOPPING)
+            else:
+                running.cancel()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), _FAREWELL)
         with contextlib.suppress(TimeoutError):  # who does not take the farewell is dropped
             await asyncio.wait_for(self._empty.wait(), _FAREWELL)
         for connection in tuple(self._connections):
@@ -107,12 +123,43 @@ class Server:
             self._empty.set()
 
     def accept(self, call: Call) -> None:
-        """Serve a call in a task of its own."""
+        """Serve a call, by callbacks or in a task of its own."""
+        begin = self._callbacks.get(call.request.method)
+        if begin is not None:
+            self._begin(call, begin)
+            return
         call.task = asyncio.create_task(self._serve(call), name=call.request.method)
-        self._tasks.add(call.task)
-        call.task.add_done_callback(self._tasks.discard)
+        self._running.add(call.task)
+        self._idle.clear()
+        call.task.add_done_callback(self._done)
+
+    def ended(self, call: Call) -> None:
+        """A call of callbacks is served no longer; of another, its task tells."""
+        if call.task is None:
+            self._done(call)
 
     # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _done(self, done: asyncio.Task[None] | Call) -> None:
+        self._running.discard(done)
+        if not self._running:
+            self._idle.set()
+
+    def _begin(self, call: Call, begin: Callable[[Call], None]) -> None:
+        self._running.add(call)
+        self._idle.clear()
+        try:
+            if self._guard is not None:
+                self._guard(call)
+            begin(call)
+        except Aborted as end:
+            call.finish(end.code, end.details, end.metadata)
+        except Exception:
+            self._failed(call)
+
+    def _failed(self, call: Call) -> None:
+        log.exception("%s failed", call.request.method)
+        call.finish(grpc.StatusCode.UNKNOWN, "the server failed to serve this call; its log tells why")
 
     async def _serve(self, call: Call) -> None:
         try:
@@ -124,15 +171,14 @@ class Server:
         except CallEnded:
             log.debug("%s ended while it was answered", call.request.method)
         except asyncio.CancelledError:
-            call.finish(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+            call.finish(grpc.StatusCode.UNAVAILABLE, _STOPPING)
             raise
         except Exception:
-            log.exception("%s failed", call.request.method)
-            call.finish(grpc.StatusCode.UNKNOWN, "the server failed to serve this call; its log tells why")
+            self._failed(call)
 
     async def _run(self, call: Call) -> None:
         if self._guard is not None:
-            await self._guard(call)
+            self._guard(call)
         handler = self._find(call)
         call.serialize, call.deserialize = handler.response_serializer, handler.request_deserializer
         request: Any = call if handler.request_streaming else await call.read()

@@ -44,10 +44,10 @@ def may_join(transaction: Transaction) -> bool:
 
 def shape(transaction: Transaction) -> Shape:
     """The shape of a transaction that :func:`may_join`."""
-    written = frozenset(operation.key for operation in transaction.then)
-    touched = written.union(transaction.read, (compare.key for compare in transaction.compare))
-    values = sum(len(operation.value) for operation in transaction.then if isinstance(operation, Put))
-    values += sum(len(compare.operand) for compare in transaction.compare if isinstance(compare.operand, bytes))
+    written = frozenset([operation.key for operation in transaction.then])
+    touched = written.union(transaction.read, [compare.key for compare in transaction.compare])
+    values = sum([len(operation.value) for operation in transaction.then if isinstance(operation, Put)])
+    values += sum([len(compare.operand) for compare in transaction.compare if isinstance(compare.operand, bytes)])
     return Shape(
         written,
         touched,

@@ -107,6 +107,21 @@ class TestSession:
                 assert (attached.state, attached.handle) == (ATTACHED, session.handle)
                 assert (await second.take("committed")).committed.request_id == register
 
+    async def test_a_client_that_leaves_before_the_store_answers_its_resume_leaves_nothing_behind(
+        self, start_plane: StartPlane, cable: Link
+    ) -> None:
+        one = await start_plane()
+        two = await start_plane(endpoint=cable.endpoint, etcd_timeout="10", heartbeat_window="25")
+        async with Wire(one.grpc_address) as first:
+            await first.hello()
+            session = await first.enrol("a")
+            cable.mute()
+            async with Wire(two.grpc_address) as second:
+                await second.hello(resume=session.handle)
+            await until(lambda: not two.clients.local())
+            cable.unmute()
+            await until(lambda: listed(one) == set())
+
     async def test_on_its_own_replica_a_session_resumes_with_the_store_away(
         self, start_plane: StartPlane, cable: Link
     ) -> None:

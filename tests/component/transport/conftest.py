@@ -63,12 +63,12 @@ class Served:
         return self.server._connections
 
     @property
-    def tasks(self) -> set[asyncio.Task[None]]:
-        return self.server._tasks
+    def running(self) -> set[asyncio.Task[None] | Call]:
+        return self.server._running
 
     def idle(self) -> bool:
         """No connection and no handler is left."""
-        return not self.connections and not self.tasks
+        return not self.connections and not self.running
 
 
 async def until(condition: Callable[[], object], timeout: float = PATIENCE) -> None:

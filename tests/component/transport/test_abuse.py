@@ -123,7 +123,7 @@ async def test_a_breach_ends_its_own_connection_and_says_why(what: str, shop: Se
     assert farewell.fault == fault, farewell
     assert farewell.reason
     await neighbour.talks()
-    await until(lambda: len(shop.connections) == len(shop.tasks) == 1)  # the neighbour's
+    await until(lambda: len(shop.connections) == len(shop.running) == 1)  # the neighbour's
 
 
 @pytest.mark.parametrize("what", FLOODS)
@@ -134,7 +134,7 @@ async def test_a_flood_of_frames_without_messages_ends_its_own_connection(
         peer.send(FLOODS[what])
         await peer.ended()
     assert "frames a second without a message" in caplog.text
-    await until(lambda: len(shop.connections) == len(shop.tasks) == 1)
+    await until(lambda: len(shop.connections) == len(shop.running) == 1)
 
 
 async def test_headers_on_the_end_of_a_call_that_has_ended_are_ignored(shop: Served, neighbour: Neighbour) -> None:
@@ -203,7 +203,7 @@ async def test_requests_that_are_no_calls_get_an_http_status(fields: dict[str, s
         assert peer.fields(answer) == {":status": status}
         peer.send(opened(3, SAME), said(3, b"a call", END_STREAM))
         assert (await peer.answer(3))[0] == [b"a call"]
-    assert not shop.tasks
+    assert not shop.running
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ async def test_a_client_may_open_as_many_calls_as_it_was_promised_and_no_more(
         assert promised == connection.MAX_CALLS
         streams = range(1, 2 * promised, 2)
         peer.send(*(opened(stream, ECHO) for stream in streams))
-        await until(lambda: len(shop.tasks) == promised + 1)
+        await until(lambda: len(shop.running) == promised + 1)
         beyond = streams[-1] + 2
         peer.send(opened(beyond, ECHO))
         refused = await peer.next(RST_STREAM)

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
-from controlplane.transport.call import MAX_MESSAGE, Call
+from controlplane.transport.call import MAX_MESSAGE, Aborted, Call
 from tests.component.transport.conftest import ALONE, PREFIX, Serve, Served, until
 from tests.component.transport.raw import DATA, END_STREAM, Raw, frame, message, opened, said
 
@@ -319,9 +319,9 @@ async def test_what_clients_compress_is_understood(algorithm: grpc.Compression, 
 
 
 async def test_a_guard_sees_every_call_first(serve: Serve) -> None:
-    async def nobody_twice(call: Call) -> None:
+    def nobody_twice(call: Call) -> None:
         if "again" in dict(call.invocation_metadata()):
-            await call.abort(grpc.StatusCode.UNAUTHENTICATED, "once is enough")
+            raise Aborted(grpc.StatusCode.UNAUTHENTICATED, "once is enough", ())
 
     channel = (await serve(guard=nobody_twice)).channel()
     assert await channel.unary_unary(SAME)(b"first") == b"first"
@@ -344,4 +344,4 @@ async def test_many_calls_share_a_connection(shop: Served) -> None:
 
     await asyncio.gather(*(talk(who) for who in range(300)))
     assert len(shop.connections) == 1
-    await until(lambda: not shop.tasks)
+    await until(lambda: not shop.running)

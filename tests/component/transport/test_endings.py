@@ -96,7 +96,7 @@ async def test_a_client_that_cancels_ends_its_handler(way: str, waiting: Served,
     call.cancel()
     await until(lambda: watched.ended)
     assert watched.ended == [WAYS[way]]
-    await until(lambda: not waiting.tasks)
+    await until(lambda: not waiting.running)
     assert [connection._calls for connection in waiting.connections] == [{}]
     assert await channel.unary_unary(SAME)(b"the connection is whole") == b"the connection is whole"
 
@@ -107,7 +107,7 @@ async def test_a_deadline_that_passes_ends_its_handler(way: str, waiting: Served
     assert (await failure(call)).code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await until(lambda: watched.ended)
     assert watched.ended == [WAYS[way]]
-    await until(lambda: not waiting.tasks)
+    await until(lambda: not waiting.running)
 
 
 async def test_the_server_itself_watches_the_deadline(waiting: Served, watched: Watched) -> None:
@@ -145,7 +145,7 @@ async def test_a_connection_that_is_gone_takes_its_calls_along(
                 peer.send(*(reset(stream) for stream in (1, 3, 5)))
         await until(lambda: len(watched.ended) == 3)
         assert set(watched.ended) == {WAYS[way]}
-        await until(lambda: not waiting.tasks)
+        await until(lambda: not waiting.running)
         await until(lambda: how == "reset" or not waiting.connections)
 
 
@@ -164,8 +164,8 @@ async def test_what_a_generator_holds_is_let_go_of_before_its_task_ends(serve: S
     served = await serve(Talk=kind(slow_to_close))
     async with Raw(served.port) as peer:
         peer.send(opened(1, TALK))
-        await until(lambda: served.tasks)
-        (task,) = served.tasks
+        await until(lambda: served.running)
+        (task,) = served.running
         task.add_done_callback(lambda _: order.append("done"))
         await peer.headers(1)
         peer.send(reset(1))
@@ -190,11 +190,11 @@ async def test_a_handler_that_goes_on_after_the_end_is_told(serve: Serve) -> Non
     kind: Any = grpc.stream_stream_rpc_method_handler
     served = await serve(Talk=kind(stubborn))
     call = served.channel().stream_stream(TALK)()
-    await until(lambda: served.tasks)
+    await until(lambda: served.running)
     await asyncio.sleep(0.05)
     call.cancel()
     await until(lambda: told)
-    await until(lambda: not served.tasks)
+    await until(lambda: not served.running)
 
 
 async def test_nothing_is_left_of_a_thousand_calls(shop: Served) -> None:

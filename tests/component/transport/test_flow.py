@@ -231,7 +231,7 @@ async def test_the_connections_window_is_shared_and_never_overdrawn(shop: Served
         while came < 100_000:
             came += len((await peer.next(DATA)).payload)
         assert came == 100_000
-        await until(lambda: not shop.tasks)
+        await until(lambda: not shop.running)
 
 
 async def test_frames_are_as_large_as_the_client_allows(shop: Served) -> None:

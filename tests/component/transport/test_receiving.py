@@ -169,7 +169,7 @@ async def test_a_call_that_is_over_takes_messages_for_nothing(serve: Serve) -> N
         peer.send(opened(1, TALK))
         await talk.ready.wait()
         peer.send(reset(1))
-        await until(lambda: not served.tasks)
+        await until(lambda: not served.running)
         assert talk.call.over
         assert talk.call.send(b"in vain")
         talk.call.finish(grpc.StatusCode.OK)

@@ -136,7 +136,7 @@ async def test_who_connects_while_the_server_stops_is_sent_away(shop: Served) ->
         writer.write(PREFACE + opened(1, ECHO))
         assert await asyncio.wait_for(reader.read(), 10) == b""
         writer.close()
-        assert len(shop.tasks) == 1
+        assert len(shop.running) == 1
         peer.send(said(1, b"", END_STREAM))
         await peer.ended()
         await asyncio.wait_for(stopping, 10)

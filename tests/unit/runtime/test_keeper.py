@@ -246,19 +246,6 @@ async def test_a_resume_whose_answer_was_lost_can_still_be_ended(house: House, s
     assert await house.instances() == set()
 
 
-async def test_a_resume_that_nobody_waits_for_any_more_ends_after_its_grace(build: Build, store: Town) -> None:
-    one, two = await build("one"), await build("two")
-    session, handle = await one.open()
-    await one.register(session, "a")
-    one.keeper.broke(session)
-    store.held = asyncio.Event()
-    resuming = asyncio.create_task(two.resume(handle))
-    await asyncio.sleep(0.01)
-    resuming.cancel()
-    store.held.set()
-    await until_stored(two, set())
-
-
 async def test_a_session_whose_lease_is_gone_is_told(build: Build, store: Town) -> None:
     house = await build("one", replace(SETTINGS, ttl=0.3, grace=5.0, window=10.0))
     session, _ = await house.open()

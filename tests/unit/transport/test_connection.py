@@ -87,6 +87,7 @@ class House:
         self.loop = asyncio.new_event_loop()
         self.calls: list[Call] = []
         self.known: set[Connection] = set()
+        self.over: set[Call] = set()
         self.socket = Socket()
         self.connection = self.socket.connection = Connection(self, self.loop)
         self.connection.connection_made(self.socket)  # type: ignore[arg-type]
@@ -103,6 +104,10 @@ class House:
         self.calls.append(call)
         call.receive(lambda came: self.echo(call, came), lambda: None)
 
+    def ended(self, call: Call) -> None:
+        assert call.over
+        self.over.add(call)
+
     def echo(self, call: Call, came: bytes | None) -> None:
         if came is None:
             call.complete()
@@ -114,6 +119,7 @@ class House:
 
     def lose(self) -> None:
         self.connection.connection_lost(None)
+        assert self.over == set(self.calls)
         self.loop.close()
 
 
