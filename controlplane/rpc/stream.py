@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _REQUEST_QUEUE = 256
+_HELLO_DEADLINE = 10.0
+_SILENT_WINDOWS = 3
 _STATE = mesh_pb2.Session
 _NOBODY = types_pb2.Node()  # who has not said Hello
 _NO_REPORT = Load()
@@ -39,6 +41,28 @@ _NO_REPORT = Load()
 
 class Stream:
     """A connected client."""
+
+    __slots__ = (
+        "_attaching",
+        "_call",
+        "_connected_at",
+        "_flood",
+        "_handle",
+        "_last_heard",
+        "_leaving",
+        "_load",
+        "_loop",
+        "_mail",
+        "_namespace",
+        "_node",
+        "_over",
+        "_requests",
+        "_service",
+        "_session",
+        "_worker",
+        "_writing_since",
+        "subscriptions",
+    )
 
     def __init__(self, service: MeshService, call: Call) -> None:
         self._service = service
@@ -58,8 +82,8 @@ class Stream:
         self._leaving = False
         self._over = False
         self.subscriptions = Subscriptions()
-        self.last_heard = self._loop.time()
-        self.writing_since: float | None = None
+        self._last_heard = self._loop.time()
+        self._writing_since: float | None = None
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -77,9 +101,24 @@ class Stream:
         """End the stream with ``error``, which its client is told should it ever read again."""
         self._end(error)
 
+    def check(self, now: float) -> None:
+        """Cut the client off when it does not say Hello, does not read, does not answer deltas, or is silent."""
+        limits = self._service.limits
+        stuck = now - limits.write_deadline
+        oldest = self.subscriptions.oldest_unacknowledged
+        if self._node is _NOBODY:
+            if self._last_heard < now - _HELLO_DEADLINE:
+                self.cut(TrimtabError(Code.STREAM_PROTOCOL, "no Hello came", hint="send Hello first"))
+        elif self._writing_since is not None and self._writing_since < stuck:
+            self._cut_off("read")
+        elif oldest is not None and oldest < stuck:
+            self._cut_off("acknowledge")
+        elif self._last_heard < now - _SILENT_WINDOWS * limits.heartbeat_window:
+            self._cut_off("speak")
+
     def wake(self) -> None:
         """Something may be in the slot or the mail: send it, unless the client has yet to take what was sent before."""
-        if self.writing_since is not None or self._over:
+        if self._writing_since is not None or self._over:
             return
         try:
             while self._mail:
@@ -90,16 +129,6 @@ class Stream:
         except Exception:
             log.exception("%s cannot be written to", self._node.id)
             self._fail()
-
-    @property
-    def greeted(self) -> bool:
-        """Whether its Hello came."""
-        return self._node is not _NOBODY
-
-    @property
-    def node_id(self) -> str:
-        """How the client calls itself; empty before its Hello."""
-        return self._node.id
 
     def info(self) -> ClientInfo:
         """What operators are shown."""
@@ -116,7 +145,7 @@ class Stream:
             replica=self._service.replica,
             session=f"{self._session.lease:x}" if self._session else "",
             connected_at=self._connected_at,
-            last_heartbeat_age=self._loop.time() - self.last_heard,
+            last_heartbeat_age=self._loop.time() - self._last_heard,
             subscriptions=len(self.subscriptions),
             acked=self.subscriptions.acked,
             behind=self.subscriptions.behind,
@@ -148,6 +177,11 @@ class Stream:
         else:
             status = aborted(service.refusal(error))
             self._call.finish(status.code, status.details, status.metadata)
+
+    def _cut_off(self, neglected: str) -> None:
+        if not self._over:
+            log.warning("cut off %s: it does not %s", self._node.id, neglected)
+            self.cut(TrimtabError(Code.STREAM_STUCK, f"the client does not {neglected}", hint="open another stream"))
 
     def _let_go(self, session: Session) -> None:
         if self._leaving:
@@ -187,11 +221,11 @@ class Stream:
         """Whether the client took it all."""
         if self._call.send(message):
             return True
-        self.writing_since = self._loop.time()
+        self._writing_since = self._loop.time()
         return False
 
     def _drained(self) -> None:
-        self.writing_since = None
+        self._writing_since = None
         self.wake()
 
     def _fail(self) -> None:
@@ -213,9 +247,9 @@ class Stream:
         if raw is None:
             self._end()
             return
-        self.last_heard = self._loop.time()
+        self._last_heard = self._loop.time()
         try:
-            if not self._flood.admit(self.last_heard):
+            if not self._flood.admit(self._last_heard):
                 raise TrimtabError(Code.FLOOD, "too many messages", hint="slow down; reconnect later")
             message = self._parse(raw)
             if self._node is _NOBODY:
@@ -285,7 +319,7 @@ class Stream:
         if self.subscriptions.pending:
             self.wake()
         if sent is not None:
-            self._service.metrics.acknowledged.observe(self.last_heard - sent.changed_at)
+            self._service.metrics.acknowledged.observe(self._last_heard - sent.changed_at)
 
     def _refuse(self, nack: mesh_pb2.Nack) -> None:
         refusals = [

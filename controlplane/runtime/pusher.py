@@ -11,9 +11,9 @@ from controlplane.core.model import Event
 from controlplane.core.resource import ResourceName
 from controlplane.core.subscription import Subscriptions
 
-# While thousands are told, what comes in waits, but for no longer than this (seconds): to let acknowledgements in between
-# makes the last of 5,000 wait twice as long, and never to let anything in would keep the others waiting for all of them.
-_TURN = 0.06
+# While thousands are told, what comes in waits, but for no longer than this (seconds): acknowledgements let in between keep
+# the last of 5,000 waiting, and never to let anything in would keep the others waiting for all of them.
+_TURN = 0.08
 _BATCH = 50
 
 
@@ -55,6 +55,11 @@ class Pusher:
     def await_progress(self, follower: Follower) -> None:
         """``follower`` waits for the view to catch up with what its client already holds."""
         self._waiting.add(follower)
+
+    @property
+    def waiting(self) -> tuple[Follower, ...]:
+        """Who waits so."""
+        return tuple(self._waiting)
 
     def followers(self, name: ResourceName) -> int:
         """How many streams follow ``name``."""

@@ -38,6 +38,7 @@ _WINDOW = DEFAULT_WINDOW
 _DATA = int(Kind.DATA)
 _MESSAGE = struct.Struct(HEAD.format + "BI")  # the head of a frame with one message, and the prefix of that
 _PREFIX = 5  # of a message: a flag and four bytes of length
+_SPLIT = struct.Struct(">BI").unpack_from
 _MAX_TRAILERS = 8_000  # clients refuse more metadata; better a status without it than no status
 _MAX_DETAILS = 600  # characters, when even these are too long: each is up to 12 bytes on the wire
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
@@ -275,7 +276,12 @@ class Call:
             raise ConnectionFault(Fault.STREAM_CLOSED, "more after the last message")
         if self.over:
             return
-        if self._deliver is not None and not ended and self._is_one(payload):
+        if (
+            self._deliver is not None
+            and not (ended or self._partial or self._inbox or self._held)
+            and len(payload) >= _PREFIX
+            and _SPLIT(payload) == (0, len(payload) - _PREFIX)
+        ):  # one message, whole and plain, and nothing is before it: nearly all are
             self._deliver(payload[_PREFIX:])
             if self._unspent < _WINDOW // 2:
                 self._grant()
@@ -335,15 +341,6 @@ class Call:
             return False
         connection.blocked.pop(self, None)
         return True
-
-    def _is_one(self, payload: bytes) -> bool:
-        """Whether a frame is just one message, whole and plain, and nothing is before it: nearly all are."""
-        return (
-            not (self._partial or self._inbox or self._held)
-            and len(payload) >= _PREFIX
-            and not payload[0]
-            and int.from_bytes(payload[1:_PREFIX], "big") == len(payload) - _PREFIX
-        )
 
     def _take(self, payload: bytes) -> None:
         """Cut messages out of the stream of bytes."""

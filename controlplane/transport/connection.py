@@ -285,7 +285,7 @@ class Connection(asyncio.Protocol):
             payload = unpadded(flags, payload)
         if not payload:
             self._bother()
-        elif self.writable:
+        elif self._patience != _PATIENCE and self.writable:
             self._patience = min(self._patience + _RELIEF, _PATIENCE)
         call = self._calls.get(stream)
         if call is not None:

@@ -42,11 +42,11 @@ def main(names: list[str]) -> int:
         sys.stderr.write(f"no benchmark {', '.join(unknown)}; there are: {', '.join(BENCHMARKS)}\n")
         return 1
     print(machine())
-    print("pace: CPU seconds of 5 million turns of an empty loop; runs with the same pace compare")
+    print("pace: CPU seconds of 5 million turns of an empty loop; stolen: CPU seconds that the host gave to others")
     rows: list[Row] = []
     failed = False
     for name in names or BENCHMARKS:
-        began, busy = time.monotonic(), os.getloadavg()[0]
+        began, busy, stolen = time.monotonic(), os.getloadavg()[0], steal()
         try:
             found = uvloop.run(_run(name))
         except Exception:
@@ -54,7 +54,8 @@ def main(names: list[str]) -> int:
             failed = True
             continue
         rows += found
-        head = f"{name}: {time.monotonic() - began:.0f} s, load average before {busy:.1f}, pace {pace():.2f}"
+        seconds, stolen = time.monotonic() - began, steal() - stolen
+        head = f"{name}: {seconds:.0f} s, load average before {busy:.1f}, pace {pace():.2f}, stolen {stolen:.2f} s"
         print(f"\n{head}\n{table(found)}", flush=True)
     if len(names) != 1:
         print(f"\n{table(rows)}")
@@ -74,6 +75,11 @@ def pace() -> float:
     for _ in range(5_000_000):
         continue
     return time.process_time() - began
+
+
+def steal() -> float:
+    """CPU seconds, over all cores, that the host has given to others so far."""
+    return float(getattr(psutil.cpu_times(), "steal", 0.0))
 
 
 def machine() -> str:

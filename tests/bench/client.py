@@ -34,6 +34,28 @@ class Registration:
         return mesh_pb2.ClientMessage(register=mesh_pb2.Register(request_id=request_id, instance=instance))
 
 
+@lru_cache(64)
+def _parsed(raw: bytes) -> mesh_pb2.ServerMessage:
+    """Thousands of clients are told the same in the same bytes; to parse them anew would be load, not measurement."""
+    return mesh_pb2.ServerMessage.FromString(raw)
+
+
+@dataclass(frozen=True, slots=True)
+class _Delta:
+    nonce: int
+    version: int
+    held: dict[Name, tuple[int, int]]
+
+
+@lru_cache(64)
+def _delta(raw: bytes) -> _Delta:
+    delta = _parsed(raw).delta
+    held: dict[Name, tuple[int, int]] = {
+        (resource.kind, resource.name): (resource.version, resource.digest) for resource in delta.resources
+    }
+    return _Delta(delta.nonce, delta.version, held)
+
+
 @lru_cache(4096)
 def _ack(nonce: int) -> bytes:
     return message_frame(mesh_pb2.ClientMessage(ack=mesh_pb2.Ack(nonce=nonce)).SerializeToString())
@@ -129,10 +151,10 @@ class Client:
             self._wire.abort()
 
     def _on_message(self, raw: bytes) -> None:
-        message = mesh_pb2.ServerMessage.FromString(raw)
+        message = _parsed(raw)
         kind = message.WhichOneof("message")
         if kind == "delta":
-            self._apply(message.delta)
+            self._apply(_delta(raw))
         elif kind == "session":
             if message.session.state == mesh_pb2.Session.STATE_ATTACHED:
                 self.handle, self.attached_at = message.session.handle, time.monotonic()
@@ -148,11 +170,10 @@ class Client:
         elif kind == "error":
             self._fail(f"{message.error.code}: {message.error.message}")
 
-    def _apply(self, delta: mesh_pb2.Delta) -> None:
-        for resource in delta.resources:
-            name = (resource.kind, resource.name)
-            self.held[name] = (resource.version, resource.digest)
-            self._missing.discard(name)
+    def _apply(self, delta: _Delta) -> None:
+        self.held.update(delta.held)
+        if self._missing:
+            self._missing -= delta.held.keys()
         self._owed.append(delta.nonce)
         if self.acks:
             self.acknowledge()

@@ -50,7 +50,7 @@ async def test_a_second_hello_is_refused(plane: ControlPlane) -> None:
 
 
 async def test_a_client_that_never_says_hello_is_cut_off(plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("controlplane.rpc.mesh._HELLO_DEADLINE", 0.2)
+    monkeypatch.setattr("controlplane.rpc.stream._HELLO_DEADLINE", 0.2)
     async with Wire(plane.grpc_address) as wire:
         code, error = await wire.ended()
     assert (code, error.code) == (grpc.StatusCode.INVALID_ARGUMENT, "stream.protocol")
