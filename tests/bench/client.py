@@ -41,19 +41,22 @@ def _parsed(raw: bytes) -> mesh_pb2.ServerMessage:
 
 
 @dataclass(frozen=True, slots=True)
-class _Delta:
+class Delta:
+    """What a client remembers of a delta, and the delta."""
+
     nonce: int
     version: int
     held: dict[Name, tuple[int, int]]
+    message: mesh_pb2.Delta
 
 
 @lru_cache(64)
-def _delta(raw: bytes) -> _Delta:
+def _delta(raw: bytes) -> Delta:
     delta = _parsed(raw).delta
     held: dict[Name, tuple[int, int]] = {
         (resource.kind, resource.name): (resource.version, resource.digest) for resource in delta.resources
     }
-    return _Delta(delta.nonce, delta.version, held)
+    return Delta(delta.nonce, delta.version, held, delta)
 
 
 @lru_cache(4096)
@@ -170,7 +173,7 @@ class Client:
         elif kind == "error":
             self._fail(f"{message.error.code}: {message.error.message}")
 
-    def _apply(self, delta: _Delta) -> None:
+    def _apply(self, delta: Delta) -> None:
         self.held.update(delta.held)
         if self._missing:
             self._missing -= delta.held.keys()

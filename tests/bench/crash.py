@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from trimtab.v1 import types_pb2
 
-from tests.bench.client import ENDPOINTS, Client
+from tests.bench.client import ENDPOINTS, Client, Delta
 from tests.bench.house import House, Server
 from tests.bench.report import Row, percentile
 
@@ -32,14 +32,14 @@ class Watcher(Client):
         super().__init__("watcher", ((ENDPOINTS, f"default/{SERVICE}"),))
         self.lost: dict[str, float] = {}
 
-    def _apply(self, delta: object) -> None:
+    def _apply(self, delta: Delta) -> None:
         now = time.monotonic()
-        for resource in delta.resources:  # type: ignore[attr-defined]
+        for resource in delta.message.resources:
             gone = [*resource.endpoints.removed]
             gone += [e.id for e in resource.endpoints.changed if e.health != types_pb2.HEALTH_HEALTHY]
             for id in gone:
                 self.lost.setdefault(id, now)
-        super()._apply(delta)  # type: ignore[arg-type]
+        super()._apply(delta)
 
 
 async def run(house: House) -> list[Row]:

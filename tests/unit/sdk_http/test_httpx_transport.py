@@ -162,8 +162,9 @@ async def test_a_server_that_hangs_up_is_not_asked_again_and_is_named(caller: Ca
 async def test_a_body_that_breaks_after_status_200_is_a_failed_call(caller: Caller, port: int) -> None:
     mesh = caller.mesh(endpoint_at(port))
     async with caller.client(mesh) as http:
-        with pytest.raises(caller.library.RemoteProtocolError):
+        with pytest.raises(caller.library.RemoteProtocolError, match=f"orders at 127.0.0.1:{port}") as caught:
             await http.request("GET", "mesh://orders/broken")
+    assert caught.value.trimtab.endpoint.id == "a"
     assert mesh.outcomes == [("a", False)]
     assert mesh.in_flight == 0
 

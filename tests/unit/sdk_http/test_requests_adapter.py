@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 
 import pytest
@@ -79,8 +80,9 @@ def test_a_call_is_in_flight_until_its_body_is_read_or_closed(port: int) -> None
 
 def test_a_body_that_breaks_after_status_200_is_a_failed_call(port: int) -> None:
     mesh = KnownMesh(endpoint_at(port))
-    with session_on(mesh) as session, pytest.raises(requests.exceptions.ChunkedEncodingError):
+    with session_on(mesh) as session, pytest.raises(requests.exceptions.ChunkedEncodingError) as caught:
         session.get("mesh://orders/broken")
+    assert f"orders at 127.0.0.1:{port}" in "".join(traceback.format_exception(caught.value))
     assert mesh.outcomes == [("a", False)]
 
 

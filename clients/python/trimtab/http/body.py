@@ -6,21 +6,23 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-from trimtab.http.exchange import PickView
+from trimtab.http.exchange import PickView, Trace, name_endpoint
 
 
 class Call:
     """A call in flight: it ends exactly once, when its response is closed or breaks."""
 
-    def __init__(self, pick: PickView, release: Callable[[], None], ok: bool) -> None:
+    def __init__(self, pick: PickView, release: Callable[[], None], trace: Trace, ok: bool) -> None:
         self._pick = pick
         self._release = release
+        self._trace = trace
         self._ok = ok
         self._lock = threading.Lock()
         self._over = False
 
-    def broke(self) -> None:
-        """The answer broke while it was read: the call failed."""
+    def broke(self, error: Exception) -> None:
+        """The answer broke while it was read: the call failed, and its error says where."""
+        name_endpoint(error, self._trace)
         self._ok = False
         self.end()
 
@@ -44,8 +46,8 @@ class Body:
     def __iter__(self) -> Iterator[bytes]:
         try:
             yield from self._body
-        except Exception:
-            self._call.broke()
+        except Exception as error:
+            self._call.broke(error)
             raise
 
     def close(self) -> None:
@@ -67,8 +69,8 @@ class AsyncBody:
         try:
             async for chunk in self._body:
                 yield chunk
-        except Exception:
-            self._call.broke()
+        except Exception as error:
+            self._call.broke(error)
             raise
 
     async def aclose(self) -> None:

@@ -140,7 +140,7 @@ class _Shape:
 
     def _answered(self, request: Any, response: Any, pick: PickView, trace: Trace) -> Any:
         origin = self._origin(pick)
-        call = Call(pick, lambda: self._pools.release(origin), ok=response.status_code < 500)
+        call = Call(pick, lambda: self._pools.release(origin), trace, ok=response.status_code < 500)
         response.stream = self._stream(response.stream, call)
         response.extensions["trimtab"] = trace
         if response.has_redirect_location:

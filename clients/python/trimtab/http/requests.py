@@ -22,7 +22,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, MaxRetryError, NewConnectionError
 
 from trimtab.errors import NoEndpoints as MeshNoEndpoints
-from trimtab.http.exchange import PickView, Unreachable, drive, exchange
+from trimtab.http.exchange import PickView, Trace, Unreachable, drive, exchange, name_endpoint
 from trimtab.http.httpx import CONNECT_TIMEOUT, READ_TIMEOUT, Picks
 from trimtab.http.target import endpoint_scheme, mesh_location, parse_target
 
@@ -74,7 +74,7 @@ class MeshAdapter(HTTPAdapter):
             translated = type(error.cause)(str(error), request=request)  # type: ignore[call-arg]
             translated.__dict__["trimtab"] = error.trace
             raise translated from error.cause
-        _end_with(response, pick)
+        _end_with(response, pick, trace)
         response.request, response.url = request, url
         response.trimtab = trace
         if "location" in response.headers:
@@ -107,7 +107,7 @@ def _never_sent(error: BaseException) -> bool:
     return isinstance(reason, (NewConnectionError, ConnectTimeoutError))
 
 
-def _end_with(response: requests.Response, pick: PickView) -> None:
+def _end_with(response: requests.Response, pick: PickView, trace: Trace) -> None:
     """Ends the call when urllib3 gives the response's connection back, which it does once the body was read or broke."""
     raw, release, lock = response.raw, response.raw.release_conn, threading.Lock()
     over = False
@@ -120,7 +120,10 @@ def _end_with(response: requests.Response, pick: PickView) -> None:
                 return
             over = True
         # urllib3 releases while its own error is on the way out: that is how a truncated body is told from a whole one.
-        broken = isinstance(sys.exc_info()[1], (HTTPError, HTTPException, OSError))
+        error = sys.exc_info()[1]
+        broken = isinstance(error, (HTTPError, HTTPException, OSError))
+        if error is not None and broken:
+            name_endpoint(error, trace)
         pick.done(response.status_code < 500 and not broken)
 
     raw.__dict__["release_conn"] = release_and_end
