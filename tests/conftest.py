@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -16,6 +17,12 @@ from tests.support.etcd import default_binary, etcd_binaries
 
 Servers = Callable[[Path], EmbeddedEtcd]
 EtcdFactory = Callable[..., Awaitable[EmbeddedEtcd]]
+
+
+def pytest_configure() -> None:
+    # A shell without job control has what runs in its background ignore interrupts, and so would the programs under test.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:
