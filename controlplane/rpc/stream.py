@@ -172,10 +172,13 @@ class Stream:
             return
         if session is not None:
             self._let_go(session)
+        self._close(error)
+
+    def _close(self, error: TrimtabError | None) -> None:
         if error is None:
             self._call.complete()
         else:
-            status = aborted(service.refusal(error))
+            status = aborted(self._service.refusal(error))
             self._call.finish(status.code, status.details, status.metadata)
 
     def _cut_off(self, neglected: str) -> None:
@@ -191,11 +194,15 @@ class Stream:
 
     async def _part(self, session: Session) -> None:
         """End the session of a client that said goodbye before telling it so."""
+        failure = None
         try:
             await self._service.keeper.end(session, "goodbye")
         except TrimtabError as error:
             log.warning("session %x said goodbye but could not be ended yet: %s", session.lease, error)
-        self._call.complete()
+        except Exception:
+            log.exception("session %x said goodbye and could not be ended", session.lease)
+            failure = _failed()
+        self._close(failure)
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
@@ -229,7 +236,7 @@ class Stream:
         self.wake()
 
     def _fail(self) -> None:
-        self.cut(TrimtabError(Code.INTERNAL, "the server failed to serve this stream", hint="its log tells why"))
+        self.cut(_failed())
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """A stream does not live on without the worker of its requests, or half resumed."""
@@ -454,6 +461,10 @@ class Stream:
             self._adopt(*await self._service.keeper.open(self._record(), self._lost))
         assert self._session is not None
         return self._session
+
+
+def _failed() -> TrimtabError:
+    return TrimtabError(Code.INTERNAL, "the server failed to serve this stream", hint="its log tells why")
 
 
 def _holds_nothing(ref: Ref) -> TrimtabError:

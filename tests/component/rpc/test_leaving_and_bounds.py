@@ -256,6 +256,23 @@ async def test_a_replica_that_has_not_listed_yet_refuses_and_says_so(
     assert (code, error.code, error.retryable) == (grpc.StatusCode.UNAVAILABLE, "server.not_ready", True)
 
 
+async def test_a_goodbye_that_cannot_be_carried_out_for_a_mistake_of_ours_is_told_and_logged(
+    plane: ControlPlane, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def mistaken(*_: object) -> None:
+        raise RuntimeError("a mistake")
+
+    async with Wire(plane.grpc_address) as wire:
+        await wire.hello()
+        await wire.enrol("a")
+        monkeypatch.setattr(plane._mesh.keeper, "end", mistaken)
+        await wire.send(goodbye=pb.Goodbye(reason="stopped"))
+        code, error = await wire.ended()
+    monkeypatch.undo()
+    assert (code, error.code) == (grpc.StatusCode.INTERNAL, "server.internal")
+    assert "a mistake" in caplog.text
+
+
 class OfTheLoop(set[Any]):
     """A set that its own thread alone may walk."""
 
