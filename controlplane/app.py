@@ -60,7 +60,7 @@ class ControlPlane:
         self.operations = Operations(self._ledger, self.view, self.reconciler)
         self._token = settings.token.get_secret_value() if settings.token else None
         self._peers = Peers(token=self._token, credentials=_peer_credentials(settings))
-        self.clients = Clients(self.view, self.replica, self._peers.clients)
+        self.clients = Clients(self.view, self.replica, self._peers)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
         self.ready = asyncio.Event()

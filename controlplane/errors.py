@@ -12,6 +12,7 @@ class Code(Enum):
 
     INVALID = ("request.invalid", "INVALID_ARGUMENT", 400, False)
     MALFORMED = ("request.malformed", "INVALID_ARGUMENT", 400, False)
+    POLICY_INVALID = ("policy.invalid", "INVALID_ARGUMENT", 400, False)
     TOO_LARGE = ("request.too_large", "INVALID_ARGUMENT", 413, False)
     METHOD = ("request.method", "UNIMPLEMENTED", 405, False)
     FLOOD = ("request.flood", "RESOURCE_EXHAUSTED", 429, True)
@@ -47,11 +48,18 @@ class Code(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One place in a request and what is wrong there."""
+    """One place in a request and what is wrong there. ``line`` and ``column`` count from 1; 0: not known."""
 
     path: str
     message: str
     hint: str = ""
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        place = f"line {self.line}, column {self.column}: " if self.line else ""
+        path = f"{self.path}: " if self.path else ""
+        return f"{place}{path}{self.message}" + (f" ({self.hint})" if self.hint else "")
 
 
 class TrimtabError(Exception):
@@ -68,6 +76,6 @@ class TrimtabError(Exception):
         self.violations = tuple(violations)
 
     def __str__(self) -> str:
-        places = "".join(f"\n  {v.path}: {v.message}" + (f" ({v.hint})" if v.hint else "") for v in self.violations)
+        places = "".join(f"\n  {violation}" for violation in self.violations)
         hint = f"\n  hint: {self.hint}" if self.hint else ""
         return f"{self.code.code}: {self.message}{places}{hint}"

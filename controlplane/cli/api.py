@@ -81,11 +81,12 @@ class Api:
         *,
         params: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
+        content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """One request; the answer's body."""
+        """One request; the answer's body. ``content`` is sent as it is, its type is among ``headers``."""
         with self._failures():
-            answer = self._http.request(method, path, params=params, json=body, headers=headers)
+            answer = self._http.request(method, path, params=params, json=body, content=content, headers=headers)
         return self._checked(answer)
 
     def find(self, path: str) -> dict[str, Any] | None:

@@ -65,7 +65,7 @@ class Failure(click.ClickException):
         head = click.style("error", fg="red", bold=True) + (f" {self.code}" if self.code else "")
         say(f"{head}: {self.message}")
         for place in self.places:
-            say(f"  {place.path}: {place.message}" + (f" ({place.hint})" if place.hint else ""))
+            say(f"  {place}")
         if self.hint:
             say(f"  hint: {self.hint}")
 
@@ -78,7 +78,10 @@ def of_error(error: TrimtabError) -> Failure:
 
 def of_problem(status: int, problem: Mapping[str, Any]) -> Failure:
     """A server's refusal, as it told it."""
-    places = [Violation(p.get("path", ""), p.get("message", ""), p.get("hint", "")) for p in problem.get("errors", [])]
+    fields = {"path": "", "message": "", "hint": "", "line": 0, "column": 0}
+    places = [
+        Violation(**{name: p.get(name, none) for name, none in fields.items()}) for p in problem.get("errors", [])
+    ]
     message = problem.get("detail") or problem.get("title") or f"HTTP {status}"
     return Failure(
         _exit_code(status), message, code=problem.get("code", ""), hint=problem.get("hint", ""), places=places

@@ -1,4 +1,4 @@
-"""``trimtab get``: what is registered and who is connected."""
+"""``trimtab get``: what is registered, who is connected, what holds for calls and who holds back from whom."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from controlplane.cli.api import Api, Server, path, server_options
 from controlplane.cli.failure import say
 from controlplane.cli.follow import follow
 from controlplane.cli.options import namespace_option, watch_option
-from controlplane.cli.output import Stream, output_option, show_listing, show_one
-from controlplane.cli.table import CLIENTS, INSTANCES, SERVICES, Kind
+from controlplane.cli.output import Stream, document, echo, output_option, show_listing, show_one
+from controlplane.cli.table import BREAKERS, CLIENTS, INSTANCES, POLICIES, SERVICES, Kind
 
 
 @click.group(
     epilog="\b\nExamples:\n  trimtab get services\n  trimtab get instances orders -o wide\n  trimtab get clients -w",
 )
 def get() -> None:
-    """Show what is registered and who is connected."""
+    """Show what is registered, who is connected, what holds for calls, and who holds back from whom."""
 
 
 @get.command(
@@ -87,6 +87,76 @@ def clients(server: Server, namespace: str, output: str, watch: bool) -> None:
     listing = _show(Api(server), CLIENTS, path("clients"), params, output, watch, of=namespace or "any namespace")
     for replica in listing.get("unreachable", []):
         say(f"replica {replica} did not answer: its clients are missing here")
+
+
+@get.command(
+    epilog="\b\nExamples:\n  trimtab get policies\n  trimtab get policies -n shop -w\n  trimtab get policies orders -o wide",
+)
+@click.argument("service", required=False)
+@namespace_option
+@output_option
+@watch_option
+@server_options
+def policies(server: Server, namespace: str, output: str, watch: bool, service: str | None) -> None:
+    """Show a namespace's policies: what each says by default, and how many routes it has.
+
+    The one named * holds for every service of the namespace that does not say otherwise itself.
+    """
+    api = Api(server)
+    address = path("namespaces", namespace, "policies", *([service] if service else []))
+    if service and not watch:
+        show_one(POLICIES, api.call("GET", address), output)
+        return
+    _show(api, POLICIES, address, {}, output, watch, of=f"namespace {namespace}")
+
+
+@get.command(
+    epilog="\b\nExamples:\n  trimtab get policy orders > orders.yaml\n  trimtab get policy '*' -n shop -o json",
+)
+@click.argument("service")
+@namespace_option
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["yaml", "canonical", "json"]),
+    default="yaml",
+    show_default=True,
+    help="As its author wrote it, as YAML without defaults, or as clients get it. All can be applied again.",
+)
+@server_options
+def policy(server: Server, namespace: str, output: str, service: str) -> None:
+    """Print a policy document, with its author's comments."""
+    found = Api(server).call("GET", path("namespaces", namespace, "policies", service))
+    if output == "json":
+        echo(document(found["document"], "json"))
+        return
+    written = found["source"] if output == "yaml" else ""
+    echo((written or found["text"]).rstrip("\n"))
+
+
+@get.command(
+    epilog="\b\nExamples:\n  trimtab get breakers\n  trimtab get breakers -w\n"
+    "  trimtab get breakers orders -n shop --caller checkout -o wide"
+)
+@click.argument("service", default="")
+@click.option("-n", "--namespace", default="", help="Only towards services of this namespace.  [default: all]")
+@click.option("--caller", default="", metavar="PROGRAM", help="Only of clients with this program name.")
+@output_option
+@watch_option
+@server_options
+def breakers(server: Server, namespace: str, caller: str, output: str, watch: bool, service: str) -> None:
+    """Show circuit breakers as clients reported them last, worst first: who holds back from whom, and why.
+
+    -w prints a line whenever one changes its state.
+    """
+    asked = {"namespace": namespace, "service": service, "caller": caller}
+    params = {name: value for name, value in asked.items() if value}
+    of = f"calls to {namespace or 'any namespace'}" + (f"/{service}" if service else "")
+    listing = _show(Api(server), BREAKERS, path("breakers"), params, output, watch, of=of)
+    if listing["omitted"]:
+        say(f"{listing['omitted']} more are not shown: ask for one service or one caller")
+    for replica in listing["unreachable"]:
+        say(f"replica {replica} did not answer: what its clients report is missing here")
 
 
 def _show(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ Item = Mapping[str, Any]
 COLOURS = {
     "HEALTHY": "green", "SYNCED": "green", "DRAINING": "yellow", "SUSPECT": "yellow", "STALE": "yellow",
     "UNHEALTHY": "red", "NACK": "red", "GONE": "red", "PROTECTED": "yellow",
+    "OPEN": "red", "FORCED_OPEN": "red", "HALF_OPEN": "yellow", "DISABLED": "yellow", "CLOSED": "green",
 }  # fmt: skip
 
 
@@ -139,6 +141,61 @@ CONFIGS = Kind(
     ),
     "FORMAT",
 )
+
+
+POLICIES = Kind(
+    "policies",
+    lambda item: str(item["service"]),
+    (
+        Column("NAMESPACE", lambda item: item["namespace"], wide=True),
+        Column("SERVICE", lambda item: item["service"]),
+        Column("SECTIONS", lambda item: ",".join(item["sections"]) or "-"),
+        Column("ROUTES", lambda item: item["routes"]),
+        Column("REVISION", lambda item: item["revision"]),
+        Column("AUTHOR", lambda item: item["author"]),
+    ),
+    "SECTIONS",
+)
+
+BREAKERS = Kind(
+    "breakers",
+    lambda item: f"{_caller(item)}->{item['namespace']}/{item['service']}",
+    (
+        Column("CALLER", lambda item: _caller(item)),
+        Column("CALLEE", lambda item: f"{item['namespace']}/{item['service']}"),
+        Column("SCOPE", lambda item: _scope(item)),
+        Column("STATE", lambda item: item["state"], room=len("HALF_OPEN")),
+        Column("SINCE", lambda item: _age(max(0.0, time.time() - item["since"])), room=len("3600s")),
+        Column("FAILURES", lambda item: _share(item["failure_ratio"]), room=len("100%")),
+        Column("RETRY AFTER", lambda item: "-" if item["retry_after"] is None else _age(item["retry_after"])),
+        Column("SLOW", lambda item: _share(item["slow_ratio"]), wide=True),
+        Column("CALLS", lambda item: item["calls"], wide=True),
+        Column("NODE", lambda item: item["node"], wide=True),
+        Column("REPLICA", lambda item: item["replica"], wide=True),
+    ),
+    "STATE",
+)
+
+SECTIONS = Kind(
+    "sections",
+    lambda item: str(item["section"]),
+    (
+        Column("SECTION", lambda item: item["section"]),
+        Column("VALUE", lambda item: item["brief"]),
+        Column("FROM", lambda item: item["document"]),
+        Column("PLACE", lambda item: item["place"] or "-"),
+        Column("REVISION", lambda item: item["revision"] or "-"),
+    ),
+    "VALUE",
+)
+
+
+def _caller(item: Item) -> str:
+    return str(item["caller"] or item["node"])
+
+
+def _scope(item: Item) -> str:
+    return str(item["endpoint"] or item["method"] or "service")
 
 
 def _dialled(reported: Item) -> str:

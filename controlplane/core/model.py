@@ -118,9 +118,11 @@ class ConfigFile:
 
 @dataclass(frozen=True, slots=True)
 class PolicyDocument:
-    """A resilience policy of one callee, canonical JSON."""
+    """A resilience policy of one callee, canonical JSON; ``source`` is the YAML that people gave for it, if they did."""
 
     document: bytes
+    source: str = ""
+    author: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ record: the lease is public, only the record's path proves that it knows the sec
 from __future__ import annotations
 
 from controlplane.core.change import Absent, Change, Expectation, Present, Unchanged, Write
-from controlplane.core.model import ConfigFile, Desired, Instance, Ref, Stored
+from controlplane.core.model import ConfigFile, Desired, Instance, PolicyDocument, Ref, Stored
 from controlplane.errors import Code, TrimtabError
 
 
@@ -81,8 +81,19 @@ def release(ref: Ref, file: ConfigFile, *, current: Stored | None) -> Change:
     return Change(expect=(Unchanged(ref, current.revision),), write=(Write(ref, file),))
 
 
+def enact(ref: Ref, policy: PolicyDocument, *, current: Stored | None) -> Change:
+    """Make ``policy`` the one in force. The same again changes nothing, and does not take away a source that it lacks."""
+    if current is None:
+        return Change(expect=(Absent(ref),), write=(Write(ref, policy),))
+    held = current.record
+    assert isinstance(held, PolicyDocument)
+    if policy.document == held.document and policy.source in ("", held.source):
+        return Change()
+    return Change(expect=(Unchanged(ref, current.revision),), write=(Write(ref, policy),))
+
+
 def withdraw(ref: Ref, *, current: Stored | None) -> Change:
-    """Remove a record without an owner (a configuration)."""
+    """Remove a record without an owner (a configuration, a policy)."""
     return Change() if current is None else Change(expect=(Unchanged(ref, current.revision),), remove=(ref,))
 
 

@@ -96,6 +96,12 @@ class Subscriptions:
         """Whether the client has yet to be told of, or to acknowledge, something."""
         return bool(self._slot or self._in_flight)
 
+    def behind_on(self, name: ResourceName) -> bool:
+        """Whether the client has yet to be told of, or to acknowledge, this resource."""
+        return name in self._slot or any(
+            name == outgoing.name for sent in self._in_flight for outgoing in sent.outgoing
+        )
+
     @property
     def oldest_unacknowledged(self) -> float | None:
         """When the oldest delta that is not acknowledged was sent."""

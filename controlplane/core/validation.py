@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from controlplane.core.defaults import CONFIG_FORMATS as CONFIG_FORMATS
-from controlplane.core.defaults import DEFAULT_NAMESPACE, DEFAULT_WEIGHT
+from controlplane.core.defaults import DEFAULT_NAMESPACE, DEFAULT_WEIGHT, EVERY_SERVICE
 from controlplane.core.model import Instance, InstanceState
 from controlplane.errors import Code, TrimtabError, Violation
 
@@ -39,8 +39,13 @@ class Findings:
 
     def name(self, path: str, value: str) -> None:
         """A namespace, service or application name."""
-        if not _NAME.fullmatch(value):
+        if not is_name(value):
             self.add(path, f"{_shown(value)} is not a valid name", _NAME_RULE)
+
+    def policy(self, path: str, value: str) -> None:
+        """The name of a policy: a service's, or that of the policy for all services of a namespace."""
+        if value != EVERY_SERVICE:
+            self.name(path, value)
 
     def identifier(self, path: str, value: str) -> None:
         """An instance id or file name."""
@@ -101,6 +106,11 @@ def instance(
         metadata=dict(metadata),
         state=InstanceState(state or InstanceState.SERVING),
     )
+
+
+def is_name(value: str) -> bool:
+    """Whether it may name a namespace, service or application."""
+    return _NAME.fullmatch(value) is not None
 
 
 def check_instance_name(namespace: str, service: str, id: str) -> None:

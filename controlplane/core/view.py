@@ -249,6 +249,15 @@ class View:
         """One configuration file."""
         return self._records.get(Ref(Kind.CONFIG, (namespace, app, file)))
 
+    def policies(self, namespace: str) -> list[Stored]:
+        """The namespace's policies, sorted by name; the one for all its services comes first."""
+        found = (s for ref, s in self._records.items() if ref.kind is Kind.POLICY and ref.path[0] == namespace)
+        return sorted(found, key=lambda stored: stored.ref.path)
+
+    def policy(self, namespace: str, name: str) -> Stored | None:
+        """The policy of a service, or (``*``) of the namespace."""
+        return self._records.get(Ref(Kind.POLICY, (namespace, name)))
+
     def replicas(self) -> list[Replica]:
         """The control-plane processes that are alive."""
         return [s.record for s in self._records.values() if isinstance(s.record, Replica)]

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from controlplane import __version__
 from controlplane.core.view import View
-from controlplane.http import catalogue, configs, fleet, probes, problem
+from controlplane.http import catalogue, configs, fleet, policies, probes, problem
 from controlplane.http.gate import Gate
 from controlplane.http.watch import Watches
 from controlplane.runtime.clients import Clients
@@ -56,6 +56,7 @@ def build_http(
         probes.router(readiness, registry),
         catalogue.router(view, operations, watches),
         configs.router(view, operations, watches),
+        policies.router(view, operations, clients, watches),
         fleet.router(view, clients, watches),
     ]
     for router in routers:

@@ -6,7 +6,7 @@ import base64
 import binascii
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from controlplane.core.view import View
@@ -28,15 +28,6 @@ _WRITE = problem.documented(
     Code.STORE_TIMEOUT,
 )
 _CREATED: dict[int | str, dict[str, Any]] = {201: {"model": models.Config, "description": "It did not exist before."}}
-
-
-def _precondition(
-    if_match: Annotated[
-        str | None, Header(description='`"REVISION"` that is replaced, or `*` for whichever there is.')
-    ] = None,
-    if_none_match: Annotated[str | None, Header(description="`*`: only if there is none yet.")] = None,
-) -> None:
-    """Documents what ``etag.expected`` reads; that one tells the two apart and refuses what is neither."""
 
 
 def router(view: View, operations: Operations, watches: Watches) -> APIRouter:
@@ -96,7 +87,7 @@ def _reads(routes: APIRouter, view: View, watches: Watches) -> None:
 
 
 def _writes(routes: APIRouter, view: View, operations: Operations) -> None:
-    guarded = [Depends(no_query), Depends(_precondition)]
+    guarded = [Depends(no_query), Depends(etag.documented)]
 
     def current(namespace: str, app: str, file: str) -> int | None:
         stored = view.config(namespace, app, file)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
+from fastapi import Header
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
@@ -68,6 +69,15 @@ def expected(headers: Mapping[str, str], current: int | None) -> int | None:
     if current in revisions:
         return current
     raise TrimtabError(Code.PRECONDITION, "none of these is the current state", hint="read it again and use its ETag")
+
+
+def documented(
+    if_match: Annotated[
+        str | None, Header(description='`"REVISION"` that is replaced, or `*` for whichever there is.')
+    ] = None,
+    if_none_match: Annotated[str | None, Header(description="`*`: only if there is none yet.")] = None,
+) -> None:
+    """Dependency that documents what ``expected`` reads; that one tells the two apart and refuses what is neither."""
 
 
 def refuse(headers: Mapping[str, str]) -> None:

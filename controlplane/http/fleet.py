@@ -12,6 +12,7 @@ from controlplane.core.view import View
 from controlplane.http import models, presentation, problem
 from controlplane.http.paging import ListQuery, page
 from controlplane.http.watch import EVENT_STREAM, Source, Watches
+from controlplane.runtime.breakers import BreakerFilter
 from controlplane.runtime.clients import ClientInfo, Clients
 
 # Clients come, go and acknowledge without notice: a watch looks this often, in seconds.
@@ -24,12 +25,25 @@ class ClientQuery(ListQuery):
     namespace: str = Field("", max_length=63, description="Only clients of this namespace.")
 
 
-def router(view: View, clients: Clients, watches: Watches) -> APIRouter:
-    """Routes below ``/v1/clients``."""
-    routes = APIRouter(prefix="/v1/clients", tags=["fleet"])
+class BreakerQuery(ListQuery):
+    """Which circuit breakers."""
 
+    namespace: str = Field("", max_length=63, description="Only towards services of this namespace.")
+    service: str = Field("", max_length=63, description="Only towards this service.")
+    caller: str = Field("", max_length=256, description="Only of clients with this program name.")
+
+
+def router(view: View, clients: Clients, watches: Watches) -> APIRouter:
+    """``/v1/clients`` and ``/v1/breakers``."""
+    routes = APIRouter(prefix="/v1", tags=["fleet"])
+    _clients(routes, view, clients, watches)
+    _breakers(routes, view, clients, watches)
+    return routes
+
+
+def _clients(routes: APIRouter, view: View, clients: Clients, watches: Watches) -> None:
     @routes.get(
-        "",
+        "/clients",
         operation_id="listClients",
         response_model=models.ClientListing,
         responses=problem.documented() | EVENT_STREAM,
@@ -49,7 +63,35 @@ def router(view: View, clients: Clients, watches: Watches) -> APIRouter:
         items = [presentation.client(info) for info in shown]
         return models.ClientListing(items=items, next_page_token=token, revision=view.revision, unreachable=unreachable)
 
-    return routes
+
+def _breakers(routes: APIRouter, view: View, clients: Clients, watches: Watches) -> None:
+    @routes.get(
+        "/breakers",
+        operation_id="listBreakers",
+        response_model=models.BreakerListing,
+        responses=problem.documented() | EVENT_STREAM,
+    )
+    async def list_breakers(query: Annotated[BreakerQuery, Query()]) -> Any:
+        """Circuit breakers as clients reported them last, of all replicas: who holds back from whom, and why."""
+        query.refuse_paged_watch()
+        wanted = BreakerFilter(query.caller, query.namespace, query.service)
+
+        async def now() -> tuple[int, Sequence[models.Breaker]]:
+            found, _, _ = await clients.breakers(wanted)
+            return view.revision, [presentation.breaker(info) for info in found]
+
+        if query.watch:
+            return watches.stream(Source(now, every=WATCH_INTERVAL_S))
+        found, omitted, unreachable = await clients.breakers(wanted)
+        listing = f"breakers/{wanted.namespace}/{wanted.service}/{wanted.caller}"
+        shown, token = page(found, lambda info: tuple(map(str, info.rank)), query, of=listing)
+        return models.BreakerListing(
+            items=[presentation.breaker(info) for info in shown],
+            next_page_token=token,
+            revision=view.revision,
+            omitted=omitted,
+            unreachable=unreachable,
+        )
 
 
 def _ordered(found: Sequence[ClientInfo], namespace: str) -> list[ClientInfo]:

@@ -10,8 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from controlplane.core.model import Health, InstanceState
 from controlplane.core.validation import CONFIG_FORMATS, MAX_WEIGHT
+from controlplane.runtime.breakers import BreakerState
 
 HealthName = Annotated[str, Field(json_schema_extra={"enum": [health.name for health in Health]})]
+BreakerStateName = Annotated[str, Field(json_schema_extra={"enum": [state.name for state in BreakerState]})]
 StateName = Annotated[str, Field(json_schema_extra={"enum": [state.name for state in InstanceState]})]
 Format = Annotated[str, Field(json_schema_extra={"enum": list(CONFIG_FORMATS)})]
 Origin = Literal["instance", "operator", "guard"]
@@ -40,6 +42,17 @@ CONFIG_EXAMPLE: dict[str, Any] = {
     "file": "app.yaml",
     "format": "yaml",
     "size": 20,
+    "author": "ana@desk",
+    "created": 12,
+    "revision": 901,
+}
+
+POLICY_EXAMPLE: dict[str, Any] = {
+    "name": "namespaces/shop/policies/orders",
+    "namespace": "shop",
+    "service": "orders",
+    "sections": ["timeout", "breaker", "retry"],
+    "routes": 1,
     "author": "ana@desk",
     "created": 12,
     "revision": 901,
@@ -77,6 +90,7 @@ class Namespace(Named):
     namespace: str
     services: int
     configs: int
+    policies: int
 
 
 class Service(Named):
@@ -183,6 +197,92 @@ class ConfigRelease(Config):
     encoding: Encoding
 
 
+class Policy(Named):
+    """A policy document, without its content."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [POLICY_EXAMPLE]})
+
+    namespace: str
+    service: str = Field(description="The callee, or `*`: what holds for every service of the namespace.")
+    sections: list[str] = Field(description="What it says by default.")
+    routes: int = Field(description="Routes that say something else for some calls.")
+    author: str
+    created: int
+    revision: int = Field(description="Store revision of its last write; its ETag.")
+
+
+class PolicyContent(Policy):
+    """A policy document with its content."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": []})
+
+    document: dict[str, Any] = Field(description="Canonical JSON, as clients get it: every field written out.")
+    text: str = Field(description="The same as YAML, without what is at its default.")
+    source: str = Field(description="The YAML that its author wrote, comments and all; empty: it was written as JSON.")
+
+
+class PolicyOutcome(Shown):
+    """The outcome of a write."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"revision": 901, "policy": POLICY_EXAMPLE}]})
+
+    revision: int = Field(
+        description="Store revision of the document. One that is in force already, word for word, keeps its revision."
+        " With `validate_only`, the revision of what is in force; 0: nothing."
+    )
+    policy: Policy | None = Field(description="What is in force now; null: nothing.")
+
+
+class Follower(Shown):
+    """A connected client that follows a document, and how far it has got with it."""
+
+    node: str
+    program: str
+    namespace: str
+    replica: str
+    state: Literal["ACKNOWLEDGED", "BEHIND", "REFUSED"] = Field(
+        description="REFUSED: it could not apply the document and keeps the last one that it could."
+    )
+    reason: str = Field(description="Why it refused.")
+
+
+class Rollout(Shown):
+    """Who follows a document, and has got it."""
+
+    document: str = Field(description="NAMESPACE/SERVICE, or NAMESPACE/*.", examples=["shop/orders"])
+    revision: int = Field(description="Store revision of the document; 0: there is none.")
+    acknowledged: int
+    behind: int
+    refused: int
+    clients: list[Follower] = Field(description="Worst first, the first thousand.")
+    unreachable: list[str] = Field(description="Replicas that did not answer: their clients are missing here.")
+
+
+class EffectiveSection(Shown):
+    """One section: what holds for the call, and where that is said."""
+
+    section: str
+    off: bool = Field(description="Switched off for this call.")
+    value: Any = Field(description="Every field of it; null: it is off.")
+    brief: str = Field(description="The value in one line, without what is at its default.")
+    document: str = Field(description="As `shop/orders`, `shop/*`, or `built-in`.")
+    place: str = Field(description="As `routes[0]` or `default`.")
+    revision: int = Field(description="Store revision of the document; 0 for what is built in.")
+
+
+class EffectivePolicy(Named):
+    """What holds for one kind of call to a service, section by section."""
+
+    namespace: str
+    service: str
+    caller: str
+    method: str
+    path: str
+    headers: dict[str, str]
+    sections: list[EffectiveSection]
+    rollouts: list[Rollout] = Field(description="Of the service's document and of the namespace's.")
+
+
 class Withdrawn(Shown):
     """Something was removed."""
 
@@ -235,6 +335,34 @@ class ClientListing(Listing[Client]):
     """Connected clients of every replica that answered."""
 
     unreachable: list[str] = Field(description="Replicas that did not answer: their clients are missing here.")
+
+
+class Breaker(Named):
+    """A circuit breaker of one client, as it was reported last."""
+
+    volatile: ClassVar[frozenset[str]] = frozenset({"since", "calls", "failure_ratio", "slow_ratio", "retry_after"})
+
+    node: str
+    caller: str = Field(description="Name of the calling program.")
+    caller_namespace: str
+    namespace: str
+    service: str = Field(description="The callee.")
+    endpoint: str = Field(description="The endpoint that the circuit is for; empty: a method or the whole service.")
+    method: str = Field(description="The method that the circuit is for; empty: an endpoint or the whole service.")
+    state: BreakerStateName = Field(description="FORCED_OPEN and DISABLED are what a policy's `force` says.")
+    since: float = Field(description="When it got into this state, in seconds since the epoch, by the server's clock.")
+    calls: int = Field(description="Calls in the window that is judged.")
+    failure_ratio: float = Field(description="Share of them that failed, 0 to 1.")
+    slow_ratio: float = Field(description="Share of them that were slow, 0 to 1.")
+    retry_after: float | None = Field(description="OPEN: seconds until it lets calls try again.")
+    replica: str
+
+
+class BreakerListing(Listing[Breaker]):
+    """Circuit breakers of the clients of every replica that answered, worst first."""
+
+    omitted: int = Field(description="How many more there are than replicas tell: 10,000 each. Ask for fewer.")
+    unreachable: list[str] = Field(description="Replicas that did not answer: what their clients say is missing here.")
 
 
 class Probe(Shown):

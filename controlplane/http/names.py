@@ -38,5 +38,14 @@ Service = Annotated[str, _NAME, Path(description="Service.", examples=["orders"]
 InstanceId = Annotated[
     str, _ID, Path(description="Instance id.", examples=["10.0.0.7-8000"], json_schema_extra=_ID_SCHEMA)
 ]
+PolicyName = Annotated[
+    str,
+    _checked(Findings.policy),
+    Path(
+        description="Service, or `*` for what holds for every service of the namespace.",
+        examples=["orders"],
+        json_schema_extra={"pattern": r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?|\*)$"},
+    ),
+]
 App = Annotated[str, _NAME, Path(description="Application.", examples=["shop"], json_schema_extra=_NAME_SCHEMA)]
 File = Annotated[str, _ID, Path(description="File.", examples=["app.yaml"], json_schema_extra=_ID_SCHEMA)]

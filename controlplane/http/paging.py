@@ -35,7 +35,7 @@ class PageQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     page_size: int = Field(DEFAULT_PAGE_SIZE, ge=1, le=MAX_PAGE_SIZE, description="Items on one page.")
-    page_token: str = Field("", max_length=1024, description="`next_page_token` of the page before.")
+    page_token: str = Field("", max_length=4096, description="`next_page_token` of the page before.")
 
 
 class ListQuery(PageQuery):

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections import Counter
 
-from controlplane.core.model import ConfigFile, Desired, Health, InstanceState, ServiceName, Stored
+from controlplane.core import policies
+from controlplane.core.model import (
+    ConfigFile,
+    Desired,
+    Health,
+    InstanceState,
+    PolicyDocument,
+    ServiceName,
+    Stored,
+)
 from controlplane.core.resource import EndpointSet
 from controlplane.core.view import Listed, View
 from controlplane.http import models
+from controlplane.runtime.breakers import BreakerInfo
 from controlplane.runtime.clients import ClientInfo
 
 _OWN_WHY = {
@@ -25,7 +36,11 @@ _SUSPECT_WHY = (
 def namespace(view: View, name: str) -> models.Namespace:
     """One namespace with what it holds."""
     return models.Namespace(
-        name=f"namespaces/{name}", namespace=name, services=len(view.services(name)), configs=len(view.configs(name))
+        name=f"namespaces/{name}",
+        namespace=name,
+        services=len(view.services(name)),
+        configs=len(view.configs(name)),
+        policies=len(view.policies(name)),
     )
 
 
@@ -105,6 +120,56 @@ def release(stored: Stored) -> models.ConfigRelease:
     return models.ConfigRelease(**config(stored).model_dump(), content=content, encoding=encoding)
 
 
+def policy(stored: Stored) -> models.Policy:
+    """A policy document without its content."""
+    held = _policy(stored)
+    namespace, service = stored.ref.path
+    sections, routes = policies.outline(held.document)
+    return models.Policy(
+        name=f"namespaces/{namespace}/policies/{service}",
+        namespace=namespace,
+        service=service,
+        sections=list(sections),
+        routes=routes,
+        author=held.author,
+        created=stored.created,
+        revision=stored.revision,
+    )
+
+
+def policy_content(stored: Stored) -> models.PolicyContent:
+    """A policy document with its content."""
+    held = _policy(stored)
+    return models.PolicyContent(
+        **policy(stored).model_dump(),
+        document=policies.plain(held),
+        text=policies.text(held),
+        source=held.source,
+    )
+
+
+def breaker(info: BreakerInfo) -> models.Breaker:
+    """A circuit breaker of a client."""
+    scope = f"endpoints/{info.endpoint}" if info.endpoint else f"methods/{info.method}" if info.method else "service"
+    return models.Breaker(
+        name=f"replicas/{info.replica}/clients/{info.node}/breakers/{info.namespace}/{info.service}/{scope}",
+        node=info.node,
+        caller=info.caller,
+        caller_namespace=info.caller_namespace,
+        namespace=info.namespace,
+        service=info.service,
+        endpoint=info.endpoint,
+        method=info.method,
+        state=info.state.name,
+        since=time.time() - info.age,
+        calls=info.calls,
+        failure_ratio=info.failure_ratio,
+        slow_ratio=info.slow_ratio,
+        retry_after=info.retry_after,
+        replica=info.replica,
+    )
+
+
 def client(info: ClientInfo) -> models.Client:
     """A connected client, its state in one word."""
     refusals = [models.Refusal(resource=resource, reason=reason) for resource, reason in info.nacks]
@@ -163,6 +228,11 @@ def _weight(listed: Listed, desired: models.Desired | None) -> models.EffectiveW
 
 def _file(stored: Stored) -> ConfigFile:
     assert isinstance(stored.record, ConfigFile)
+    return stored.record
+
+
+def _policy(stored: Stored) -> PolicyDocument:
+    assert isinstance(stored.record, PolicyDocument)
     return stored.record
 
 

@@ -28,7 +28,11 @@ _HINTS = {
 class Place(BaseModel):
     """One place in the request and what is wrong there."""
 
-    path: str = Field(description="As `weight` in a body or path, `query.page_size`, `header.If-Match`.")
+    path: str = Field(
+        description="As `weight` in a body or path, `query.page_size`, `header.If-Match`, `spec.default.retry` in a document."
+    )
+    line: int = Field(0, description="Line of a document, from 1; 0: not known.")
+    column: int = Field(0, description="Column of a document, from 1; 0: not known.")
     message: str
     hint: str = ""
 
@@ -75,7 +79,9 @@ def response(error: TrimtabError, *, request_id: str = "", headers: Mapping[str,
         code=code.code,
         detail=error.message,
         hint=error.hint,
-        errors=[Place(path=v.path, message=v.message, hint=v.hint) for v in error.violations],
+        errors=[
+            Place(path=v.path, line=v.line, column=v.column, message=v.message, hint=v.hint) for v in error.violations
+        ],
         retryable=code.retryable,
         request_id=request_id,
     )

@@ -28,10 +28,20 @@ from controlplane.runtime.reconciler import Reconciler
 
 # A part of the view: a branch and what is above the items in it, as ("endpoints", "default", "orders").
 Topic = tuple[str, ...]
-ENDPOINTS, CONFIGS = "endpoints", "configs"
+ENDPOINTS, CONFIGS, POLICIES = "endpoints", "configs", "policies"
 
-_BRANCHES = {Kind.INSTANCE: ENDPOINTS, Kind.DESIRED: ENDPOINTS, Kind.PROTECTION: ENDPOINTS, Kind.CONFIG: CONFIGS}
-_RESOURCES = {ResourceKind.ENDPOINTS: ENDPOINTS, ResourceKind.CONFIG: CONFIGS}
+_BRANCHES = {
+    Kind.INSTANCE: ENDPOINTS,
+    Kind.DESIRED: ENDPOINTS,
+    Kind.PROTECTION: ENDPOINTS,
+    Kind.CONFIG: CONFIGS,
+    Kind.POLICY: POLICIES,
+}
+_RESOURCES = {
+    ResourceKind.ENDPOINTS: ENDPOINTS,
+    ResourceKind.CONFIG: CONFIGS,
+    ResourceKind.POLICY: POLICIES,
+}
 
 # For an operation's OpenAPI entry.
 EVENT_STREAM: dict[int | str, dict[str, Any]] = {

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Collection
+from typing import TypeVar
+
 import grpc
 from trimtab.v1 import admin_pb2 as pb
 from trimtab.v1.admin_pb2_grpc import AdminServicer, AdminStub
 
-from controlplane.rpc import convert
+from controlplane.core.resource import ResourceName
+from controlplane.errors import TrimtabError
+from controlplane.rpc import convert, reports
+from controlplane.rpc.failure import aborted
+from controlplane.runtime.breakers import BreakerFilter, BreakerInfo
 from controlplane.runtime.clients import ClientInfo, Clients
 from controlplane.transport.call import Call
 
 _DEADLINE = 2.0
+
+Answer = TypeVar("Answer")
 
 
 class AdminService(AdminServicer):
@@ -21,8 +30,26 @@ class AdminService(AdminServicer):
 
     async def ListClients(self, request: pb.ListClientsRequest, context: Call) -> pb.ListClientsResponse:  # noqa: N802
         """Client streams, here or everywhere."""
-        found, silent = (self._clients.local(), list[str]()) if request.local else await self._clients.all()
+        try:
+            following = convert.names(request.following)
+        except TrimtabError as error:
+            raise aborted(error) from None
+        if request.local:
+            found, silent = self._clients.local(following), list[str]()
+        else:
+            found, silent = await self._clients.all(following)
         return pb.ListClientsResponse(clients=[convert.client(info) for info in found], silent_replicas=silent)
+
+    async def ListBreakers(self, request: pb.ListBreakersRequest, context: Call) -> pb.ListBreakersResponse:  # noqa: N802
+        """Circuits of clients, here or everywhere."""
+        wanted = BreakerFilter(request.caller, request.namespace, request.service)
+        if request.local:
+            (found, omitted), silent = await self._clients.local_breakers(wanted), list[str]()
+        else:
+            found, omitted, silent = await self._clients.breakers(wanted)
+        return pb.ListBreakersResponse(
+            breakers=[reports.breaker(info) for info in found], omitted=omitted, silent_replicas=silent
+        )
 
 
 class Peers:
@@ -33,21 +60,29 @@ class Peers:
         self._credentials = credentials
         self._channels: dict[str, grpc.aio.Channel] = {}
 
-    async def clients(self, address: str) -> list[ClientInfo]:
+    async def clients(self, address: str, following: Collection[ResourceName]) -> list[ClientInfo]:
         """The clients of the replica at ``address``. Raises OSError when it does not answer within two seconds."""
-        stub = AdminStub(self._channel(address))  # type: ignore[no-untyped-call]
-        try:
-            answer = await stub.ListClients(
-                pb.ListClientsRequest(local=True), timeout=_DEADLINE, metadata=self._metadata
-            )
-        except grpc.aio.AioRpcError as error:
-            raise OSError(f"{address}: {error.details()}") from None
+        request = convert.clients_asked(following)
+        call = self._stub(address).ListClients(request, timeout=_DEADLINE, metadata=self._metadata)
+        answer: pb.ListClientsResponse = await _answered(call, address)
         return [convert.client_info(message) for message in answer.clients]
+
+    async def breakers(self, address: str, wanted: BreakerFilter) -> tuple[list[BreakerInfo], int]:
+        """What its clients report, and how much more there is. Raises OSError when it does not answer within two seconds."""
+        request = pb.ListBreakersRequest(
+            local=True, caller=wanted.caller, namespace=wanted.namespace, service=wanted.service
+        )
+        call = self._stub(address).ListBreakers(request, timeout=_DEADLINE, metadata=self._metadata)
+        answer: pb.ListBreakersResponse = await _answered(call, address)
+        return list(reports.breaker_infos(answer.breakers)), answer.omitted
 
     async def close(self) -> None:
         """Close the channels."""
         for channel in self._channels.values():
             await channel.close(None)
+
+    def _stub(self, address: str) -> AdminStub:
+        return AdminStub(self._channel(address))  # type: ignore[no-untyped-call]
 
     def _channel(self, address: str) -> grpc.aio.Channel:
         channel = self._channels.get(address)
@@ -58,3 +93,10 @@ class Peers:
                 channel = grpc.aio.secure_channel(address, self._credentials)
             self._channels[address] = channel
         return channel
+
+
+async def _answered(call: Awaitable[Answer], address: str) -> Answer:
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        raise OSError(f"{address}: {error.details()}") from None

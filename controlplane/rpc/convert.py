@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 
 from google.protobuf.duration_pb2 import Duration
@@ -66,6 +67,9 @@ def resource_name(kind: int, name: str, path: str) -> ResourceName:
     wanted = "NAMESPACE/APP/FILE" if kind == ResourceKind.CONFIG else "NAMESPACE/SERVICE"
     if len(parts) != wanted.count("/") + 1:
         findings.add(f"{path}.name", f"{name[:64]!r} is not a resource name", wanted)
+    elif kind == ResourceKind.POLICY:
+        findings.name(f"{path}.name", parts[0])
+        findings.policy(f"{path}.name", parts[1])
     else:
         for part in parts[:2]:
             findings.name(f"{path}.name", part)
@@ -125,6 +129,7 @@ def client(info: ClientInfo) -> admin_pb2.Client:
         load=types_pb2.Load(
             cpu=info.load.cpu, memory=info.load.memory, serving=info.load.serving, calling=info.load.calling
         ),
+        followed=[admin_pb2.Followed(resource=_named(name), behind=behind) for name, behind in info.followed],
     )
 
 
@@ -149,7 +154,22 @@ def client_info(message: admin_pb2.Client) -> ClientInfo:
         behind=message.behind,
         nacks=tuple((nack.resource, nack.reason) for nack in message.nacks),
         load=load(message.load),
+        followed=tuple((resource, item.behind) for item in message.followed for resource in names([item.resource])),
     )
+
+
+def names(messages: Iterable[mesh_pb2.ResourceName]) -> tuple[ResourceName, ...]:
+    """The resources that are named, in a question among replicas. Raises INVALID."""
+    return tuple(resource_name(item.kind, item.name, f"names[{index}]") for index, item in enumerate(messages))
+
+
+def clients_asked(following: Collection[ResourceName]) -> admin_pb2.ListClientsRequest:
+    """The question for one replica's clients."""
+    return admin_pb2.ListClientsRequest(local=True, following=[_named(name) for name in following])
+
+
+def _named(name: ResourceName) -> mesh_pb2.ResourceName:
+    return mesh_pb2.ResourceName(kind=int(name.kind), name=name.name)  # type: ignore[arg-type]
 
 
 def malformed(what: str) -> TrimtabError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
@@ -17,12 +18,14 @@ from trimtab.v1 import mesh_pb2, types_pb2
 
 from controlplane.core.model import DEFAULT_NAMESPACE, Kind, Ref
 from controlplane.core.quota import FloodLimit
+from controlplane.core.resource import ResourceName
 from controlplane.core.sessions import Session
 from controlplane.core.subscription import Subscriptions
 from controlplane.core.validation import check_instance_name
 from controlplane.errors import Code, TrimtabError
-from controlplane.rpc import convert
+from controlplane.rpc import convert, reports
 from controlplane.rpc.failure import aborted
+from controlplane.runtime.breakers import BreakerFilter, BreakerInfo
 from controlplane.runtime.clients import ClientInfo, Load
 from controlplane.transport.call import Call
 
@@ -36,7 +39,8 @@ _HELLO_DEADLINE = 10.0
 _SILENT_WINDOWS = 3
 _STATE = mesh_pb2.Session
 _NOBODY = types_pb2.Node()  # who has not said Hello
-_NO_REPORT = Load()
+_NO_LOAD = Load()
+_NO_REPORT = (mesh_pb2.Report(), 0.0)
 
 
 class Stream:
@@ -56,6 +60,7 @@ class Stream:
         "_namespace",
         "_node",
         "_over",
+        "_report",
         "_requests",
         "_service",
         "_session",
@@ -76,7 +81,8 @@ class Stream:
         self._handle = ""
         self._node = _NOBODY
         self._namespace = DEFAULT_NAMESPACE
-        self._load = _NO_REPORT
+        self._load = _NO_LOAD
+        self._report = _NO_REPORT
         self._connected_at = time.time()
         self._flood = FloodLimit(service.limits.flood_rate, service.limits.flood_burst)
         self._leaving = False
@@ -130,9 +136,9 @@ class Stream:
             log.exception("%s cannot be written to", self._node.id)
             self._fail()
 
-    def info(self) -> ClientInfo:
+    def info(self, following: Collection[ResourceName] = ()) -> ClientInfo:
         """What operators are shown."""
-        node = self._node
+        node, subscriptions = self._node, self.subscriptions
         return ClientInfo(
             node_id=node.id,
             name=node.name,
@@ -146,11 +152,25 @@ class Stream:
             session=f"{self._session.lease:x}" if self._session else "",
             connected_at=self._connected_at,
             last_heartbeat_age=self._loop.time() - self._last_heard,
-            subscriptions=len(self.subscriptions),
-            acked=self.subscriptions.acked,
-            behind=self.subscriptions.behind,
-            nacks=tuple((str(name), reason) for name, reason in self.subscriptions.nacks.items()),
+            subscriptions=len(subscriptions),
+            acked=subscriptions.acked,
+            behind=subscriptions.behind,
+            nacks=tuple((str(name), reason) for name, reason in subscriptions.nacks.items()),
             load=self._load,
+            followed=tuple((name, subscriptions.behind_on(name)) for name in following if name in subscriptions),
+        )
+
+    def breakers(self, wanted: BreakerFilter) -> Iterator[BreakerInfo]:
+        """The client's circuits, as it reported them last."""
+        report, at = self._report
+        return reports.breakers(
+            report.breakers,
+            wanted,
+            node=self._node.id,
+            caller=self._node.name,
+            caller_namespace=self._namespace,
+            replica=self._service.replica,
+            elapsed=self._loop.time() - at,
         )
 
     def _end(self, error: TrimtabError | None = None, *, goodbye: bool = False) -> None:
@@ -306,6 +326,8 @@ class Stream:
                 self._subscribe(message.subscribe.subscriptions)
             case "unsubscribe":
                 self._unsubscribe(message.unsubscribe.names)
+            case "report":
+                self._keep(message.report)
             case "goodbye":
                 self._end(goodbye=True)
             case "hello":
@@ -320,6 +342,11 @@ class Stream:
             self._load = convert.load(heartbeat.load)
         if self._session is not None:
             self._service.keeper.heard(self._session)
+
+    def _keep(self, report: mesh_pb2.Report) -> None:
+        # Copied: the message as it came would keep the memory of all that it brought.
+        kept = mesh_pb2.Report(breakers=report.breakers[: reports.MAX_BREAKERS])
+        self._report = (kept, self._last_heard) if kept.breakers else _NO_REPORT
 
     def _acknowledge(self, nonce: int) -> None:
         sent = self.subscriptions.ack(nonce)

@@ -7,6 +7,7 @@ belief is read again and decided again. An operation returns the revision from w
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from controlplane.core import registry, validation
@@ -98,6 +99,54 @@ class Operations:
         def decide(current: Stored | None) -> Change:
             if current is None:
                 raise TrimtabError(Code.NOT_FOUND, f"there is no configuration {namespace}/{app}/{file}")
+            _check_expected(ref, current, expect)
+            return registry.withdraw(ref, current=current)
+
+        return await self._visible(await self._change(ref, decide))
+
+    async def put_policy(
+        self,
+        namespace: str,
+        name: str,
+        text: bytes,
+        *,
+        author: str,
+        keep_source: bool = False,
+        expect: int | None = None,
+        validate_only: bool = False,
+    ) -> int:
+        """Put a policy in force, for a service or (``*``) for all of a namespace; the revision from which it is.
+
+        ``text`` is a document, YAML or JSON; it is kept for people with ``keep_source``. ``expect`` as for configurations. With
+        ``validate_only`` nothing is written, and the revision is that of what is in force now, 0 for nothing. Raises
+        POLICY_INVALID, TOO_LARGE, PRECONDITION.
+        """
+        # Imported when the first is written, not while a start keeps clients waiting.
+        from controlplane.core import policies
+
+        # In a thread: a large document takes longer to read than pushes and heartbeats may wait.
+        wanted = await asyncio.to_thread(
+            policies.checked, namespace, name, text, author=author, keep_source=keep_source
+        )
+        ref = Ref(Kind.POLICY, (namespace, name))
+        if validate_only:
+            held = await self._ledger.read(ref)
+            _check_expected(ref, held, expect)
+            return held.revision if held else 0
+
+        def decide(current: Stored | None) -> Change:
+            _check_expected(ref, current, expect)
+            return registry.enact(ref, wanted, current=current)
+
+        return await self._visible(await self._change(ref, decide))
+
+    async def delete_policy(self, namespace: str, name: str, *, expect: int | None = None) -> int:
+        """Take a policy out of force; what is wider holds again. Raises NOT_FOUND, PRECONDITION."""
+        ref = Ref(Kind.POLICY, (namespace, name))
+
+        def decide(current: Stored | None) -> Change:
+            if current is None:
+                raise TrimtabError(Code.NOT_FOUND, f"there is no policy {namespace}/{name}")
             _check_expected(ref, current, expect)
             return registry.withdraw(ref, current=current)
 

@@ -73,7 +73,7 @@ def _fields(record: Record) -> dict[str, Any]:
         case ConfigFile():
             return {"format": record.format, "author": record.author, **_content(record.content)}
         case PolicyDocument():
-            return _content(record.document)
+            return {"author": record.author, "source": record.source, **_content(record.document)}
         case Replica():
             return {
                 "grpc_address": record.grpc_address,
@@ -200,7 +200,7 @@ def _config(_: Ref, reader: _Reader) -> ConfigFile:
 
 
 def _policy(_: Ref, reader: _Reader) -> PolicyDocument:
-    return PolicyDocument(reader.content())
+    return PolicyDocument(reader.content(), reader.text("source", ""), reader.text("author", ""))
 
 
 def _replica(ref: Ref, reader: _Reader) -> Replica:

@@ -71,7 +71,9 @@ async def test_another_client_reads_what_we_store_and_we_read_what_it_stores(
         "revision": outcome.revision,
         "lease": lease,
     }
-    assert found[codec.key(policy)]["value"] == {"v": 1, "base64": "/wA="}
+    assert found[codec.key(policy)]["value"] == {
+        "v": 1, "author": "", "source": "", "base64": "/wA=",
+    }  # fmt: skip
     stored = [codec.stored(item) async for page in store.list(codec.live_prefix) for item in page.items]
     assert {each.ref: each.record for each in stored} == {
         instances[0].ref: instances[0],

@@ -55,7 +55,7 @@ def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.mark.parametrize("args", [["--help"], ["version"], ["--version"], ["get", "--help"], ["drain", "--help"]])
+@pytest.mark.parametrize("args", [["--help"], ["version"], ["--version"], ["get", "--help"], ["apply", "--help"]])
 def test_nothing_heavy_is_imported_before_it_is_needed(args: list[str]) -> None:
     code = (
         "import sys; sys.argv[0] = 'trimtab'\n"

@@ -313,3 +313,16 @@ def test_a_client_that_moves_between_replicas_always_ends_with_what_the_last_one
     assert endpoints is not None
     assert client.endpoints == endpoints.endpoints
     assert {id: told.weight for id, told in client.endpoints.items()} == records
+
+
+def test_a_client_is_behind_on_what_it_has_not_answered_for_and_on_nothing_else() -> None:
+    view, subscriptions = replica(10), following()
+    subscriptions.subscribe(APP_CONFIG, 0, 0)
+    assert (subscriptions.behind_on(ORDERS_ENDPOINTS), subscriptions.behind_on(APP_CONFIG)) == (True, True)
+    nonce, _ = subscriptions.take(view, 0.0)
+    assert subscriptions.behind_on(APP_CONFIG)
+    subscriptions.ack(nonce)
+    assert (subscriptions.behind_on(ORDERS_ENDPOINTS), subscriptions.behind_on(APP_CONFIG)) == (False, False)
+    view.apply(11, [nouns.released(b"1", 11)])
+    subscriptions.enqueue(APP_CONFIG, 1.0)
+    assert (subscriptions.behind_on(ORDERS_ENDPOINTS), subscriptions.behind_on(APP_CONFIG)) == (False, True)

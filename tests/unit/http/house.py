@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import httpx
 import pytest
@@ -13,8 +13,10 @@ from fastapi import FastAPI
 
 from controlplane.core.change import Change, Write
 from controlplane.core.model import Instance, InstanceState, Kind, Protection, Ref
+from controlplane.core.resource import ResourceName
 from controlplane.core.view import View
 from controlplane.http.api import build_http
+from controlplane.runtime.breakers import BreakerFilter, BreakerInfo
 from controlplane.runtime.clients import ClientInfo, Clients, Load
 from controlplane.runtime.metrics import Metrics
 from controlplane.runtime.operations import Operations
@@ -33,9 +35,24 @@ class Stream:
     """A connected client."""
 
     client: ClientInfo
+    circuits: tuple[BreakerInfo, ...] = ()
 
-    def info(self) -> ClientInfo:
-        return self.client
+    def info(self, following: Collection[ResourceName] = ()) -> ClientInfo:
+        asked = tuple((name, behind) for name, behind in self.client.followed if name in following)
+        return replace(self.client, followed=asked)
+
+    def breakers(self, wanted: BreakerFilter) -> Iterator[BreakerInfo]:
+        return (one for one in self.circuits if wanted.callee(one.namespace, one.service))
+
+
+class NoPeers:
+    """No other replica ever answers."""
+
+    async def clients(self, address: str, following: Collection[ResourceName]) -> list[ClientInfo]:
+        raise TimeoutError(address)
+
+    async def breakers(self, address: str, wanted: BreakerFilter) -> tuple[list[BreakerInfo], int]:
+        raise TimeoutError(address)
 
 
 @dataclass
@@ -104,8 +121,8 @@ def client_info(node: str, **known: object) -> ClientInfo:
 
 @pytest.fixture
 def connected(house: House) -> Callable[..., None]:
-    def connect(node: str, **known: object) -> None:
-        house.clients.add(Stream(client_info(node, **known)))
+    def connect(node: str, *circuits: BreakerInfo, **known: object) -> None:
+        house.clients.add(Stream(client_info(node, **known), circuits))
 
     return connect
 
@@ -117,10 +134,7 @@ async def open_house() -> AsyncIterator[House]:
     ledger = Ledger(MemoryStore(), Codec(PREFIX))
     reconciler = Reconciler(ledger, view, metrics, compare_interval=60)
 
-    async def no_peer(address: str) -> list[ClientInfo]:
-        raise TimeoutError(address)
-
-    house = House(ledger, view, reconciler, Clients(view, "r1", no_peer), readiness, metrics)
+    house = House(ledger, view, reconciler, Clients(view, "r1", NoPeers()), readiness, metrics)
     running = asyncio.create_task(reconciler.run())
     async with asyncio.timeout(5):
         await reconciler.loaded.wait()

@@ -28,6 +28,7 @@ NAMES = [
     "'",
     "a\nb",
     "0",
+    "*",
 ]
 SCALARS = [None, True, -1, 0, 1, 65536, 2**70, 0.5, "", "50", "\x00", "\ud800", "text", "json", [], {}, [1], "x" * 5000]
 HEADERS = ["", "*", '"1"', '"0"', '"99999999999999999999"', 'W/"1"', '"', "1", '"a", "b"', ",", '""', "\x7f", "ÿ"]
@@ -42,7 +43,24 @@ QUERIES = [
     "namespace=ÿ",
     "&&=&",
     "%",
+    "validate_only=true",
+    "header=a%3D1&header=b",
+    "from=ÿ&method=Charge&path=/v1",
 ]
+POLICY = (
+    "{apiVersion: trimtab/v1, kind: ServicePolicy, metadata: {namespace: default, name: orders}, "
+    "spec: {default: {timeout: 3s}}}"
+)
+TEXTS = [
+    POLICY.replace("3s", "soon"),
+    POLICY.replace("{default", "[default"),
+    "",
+    "\x00",
+    "a: &a [*a]",
+    "off",
+    "---\n---",
+]
+TYPES = ["application/json", "application/yaml", "text/yaml", "text/plain", "", "ÿ"]
 CODES = {code.code: code.http_status for code in Code}
 
 
@@ -55,7 +73,8 @@ async def test_no_request_however_odd_fails_the_server_or_is_answered_off_the_re
         for template, operations in paths.items():
             for method, operation in operations.items():
                 for _ in range(25):
-                    answer = await client.request(method, _path(template, chance), **_extras(method, chance))
+                    extras = _extras(method, template, chance)
+                    answer = await client.request(method, _path(template, chance), **extras)
                     statuses[answer.status_code] = statuses.get(answer.status_code, 0) + 1
                     _check(answer, operation, f"{method} {answer.request.url}")
     assert {200, 400, 404, 412, 428} <= statuses.keys(), statuses
@@ -70,13 +89,17 @@ def _path(template: str, chance: random.Random) -> str:
     return f"{template}?{query}" if query else template
 
 
-def _extras(method: str, chance: random.Random) -> dict[str, Any]:
+def _extras(method: str, template: str, chance: random.Random) -> dict[str, Any]:
     headers = {
         name: chance.choice(HEADERS) for name in ("If-Match", "If-None-Match", "Trimtab-Actor") if chance.random() < 0.3
     }
     encoded = {name.encode(): value.encode("utf-8") for name, value in headers.items()}
     if method != "put":
         return {"headers": encoded}
+    if "policies" in template:
+        media_type = "application/yaml" if chance.random() < 0.6 else chance.choice(TYPES)
+        text = POLICY if chance.random() < 0.4 else chance.choice(TEXTS)
+        return {"headers": encoded | {b"Content-Type": media_type.encode()}, "content": text}
     likely = {"weight": 5} if chance.random() < 0.5 else {"format": "text", "content": "hi"}
     body: Any = likely
     if chance.random() < 0.6:

@@ -128,6 +128,23 @@ async def test_a_resource_may_be_watched_before_it_exists(house) -> None:
         assert [item["id"] for item in (await reader.event())[1]["changed"]] == ["late"]
 
 
+async def test_policies_are_watched_alone_and_together(house, api: httpx.AsyncClient) -> None:
+    below = "/v1/namespaces/shop/policies"
+    document = "{apiVersion: trimtab/v1, kind: ServicePolicy, metadata: {name: NAME, namespace: shop}, spec: {}}"
+    headers = {"Content-Type": "application/yaml", "If-None-Match": "*"}
+    async with watching(house.app(), f"{below}/orders") as one, watching(house.app(), below) as all_of_them:
+        await one.event()
+        await all_of_them.event()
+        for name in ("*", "orders"):
+            created = await api.put(f"{below}/{name}", content=document.replace("NAME", f'"{name}"'), headers=headers)
+            assert created.status_code == 201
+            assert [item["service"] for item in (await all_of_them.event())[1]["changed"]] == [name]
+        [changed] = (await one.event())[1]["changed"]
+        assert (changed["service"], changed["document"]["spec"]) == ("orders", {})
+        await api.delete(f"{below}/orders", headers={"If-Match": "*"})
+        assert (await one.event())[1]["removed"] == ["namespaces/shop/policies/orders"]
+
+
 async def test_a_configuration_is_watched_with_its_content(house, api: httpx.AsyncClient) -> None:
     path = "/v1/namespaces/default/configs/shop/app.yaml"
     async with (

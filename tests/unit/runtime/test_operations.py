@@ -8,7 +8,16 @@ from dataclasses import replace
 
 import pytest
 
-from controlplane.core.model import ConfigFile, Desired, Event, Instance, InstanceState, Kind, Ref
+from controlplane.core.model import (
+    ConfigFile,
+    Desired,
+    Event,
+    Instance,
+    InstanceState,
+    Kind,
+    PolicyDocument,
+    Ref,
+)
 from controlplane.core.sessions import Session
 from controlplane.errors import Code, TrimtabError
 from controlplane.runtime.keeper import new_secret, session_ref
@@ -253,3 +262,48 @@ class TestConfiguration:
         await withdraw("default", "orders", "app", expect=revision)
         assert house.view.config("default", "orders", "app") is None
         assert (await refused(withdraw("default", "orders", "app"))).code is Code.NOT_FOUND
+
+
+class TestPolicies:
+    TEXT = (
+        b"{apiVersion: trimtab/v1, kind: ServicePolicy, metadata: {name: orders, namespace: shop},"
+        b" spec: {default: {timeout: 3s}}}"
+    )
+
+    async def put(
+        self, house: House, text: bytes = TEXT, expect: int | None = None, *, validate_only: bool = False
+    ) -> int:
+        return await house.operations.put_policy(
+            "shop", "orders", text, author="me", expect=expect, validate_only=validate_only
+        )
+
+    async def test_a_policy_is_visible_when_it_is_answered_and_the_same_again_is_no_write(self, house: House) -> None:
+        revision = await self.put(house)
+        stored = house.view.policy("shop", "orders")
+        assert stored is not None
+        assert isinstance(stored.record, PolicyDocument)
+        assert (stored.record.author, stored.revision) == ("me", revision)
+        assert await self.put(house, expect=revision) == revision
+
+    async def test_a_write_may_demand_what_it_replaces(self, house: House) -> None:
+        revision = await self.put(house, expect=0)
+        other = self.TEXT.replace(b"3s", b"4s")
+        assert (await refused(self.put(house, other, 0))).code is Code.PRECONDITION
+        assert (await refused(self.put(house, other, revision - 1))).code is Code.PRECONDITION
+        assert await self.put(house, other, revision) > revision
+
+    async def test_what_is_only_validated_meets_every_refusal_and_writes_nothing(self, house: House) -> None:
+        assert await self.put(house, expect=0, validate_only=True) == 0
+        assert house.view.policy("shop", "orders") is None
+        assert (await refused(self.put(house, b"{}", validate_only=True))).code is Code.POLICY_INVALID
+        revision = await self.put(house)
+        assert (await refused(self.put(house, expect=0, validate_only=True))).code is Code.PRECONDITION
+        assert await self.put(house, expect=revision, validate_only=True) == revision
+
+    async def test_what_is_withdrawn_is_gone_and_cannot_be_withdrawn_again(self, house: House) -> None:
+        revision = await self.put(house)
+        withdraw = house.operations.delete_policy
+        assert (await refused(withdraw("shop", "orders", expect=1))).code is Code.PRECONDITION
+        await withdraw("shop", "orders", expect=revision)
+        assert house.view.policy("shop", "orders") is None
+        assert (await refused(withdraw("shop", "orders"))).code is Code.NOT_FOUND

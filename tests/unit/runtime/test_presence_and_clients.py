@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from controlplane.core.model import Kind, Ref, Replica
+from controlplane.core.resource import ResourceKind, ResourceName
 from controlplane.core.view import View
 from controlplane.runtime.backoff import Backoff
+from controlplane.runtime.breakers import BreakerFilter, BreakerInfo, BreakerState
 from controlplane.runtime.clients import ClientInfo, Clients, Load
 from controlplane.runtime.presence import Presence
 from controlplane.runtime.readiness import Readiness
@@ -73,11 +76,56 @@ async def test_one_that_was_never_announced_has_nothing_to_withdraw(house: House
 class Someone:
     """A stream, as far as listings know it."""
 
-    def __init__(self, info: ClientInfo) -> None:
+    def __init__(self, info: ClientInfo, *breakers: BreakerInfo) -> None:
         self._info = info
+        self._breakers = breakers
 
-    def info(self) -> ClientInfo:
-        return self._info
+    def info(self, following: Collection[ResourceName] = ()) -> ClientInfo:
+        return replace(self._info, followed=tuple((name, behind) for name, behind in FOLLOWED if name in following))
+
+    def breakers(self, wanted: BreakerFilter) -> Iterator[BreakerInfo]:
+        return (one for one in self._breakers if wanted.callee(one.namespace, one.service))
+
+
+class Others:
+    """The other replicas: what each answers, or how it fails."""
+
+    def __init__(self, **answers: Any) -> None:
+        self._answers = answers
+        self.asked: list[str] = []
+
+    async def clients(self, address: str, following: Collection[ResourceName]) -> list[ClientInfo]:
+        return self._answer(address)  # type: ignore[no-any-return]
+
+    async def breakers(self, address: str, wanted: BreakerFilter) -> tuple[list[BreakerInfo], int]:
+        return self._answer(address)  # type: ignore[no-any-return]
+
+    def _answer(self, address: str) -> Any:
+        self.asked.append(address)
+        answer = self._answers[address.partition(":")[0]]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+ORDERS = ResourceName(ResourceKind.POLICY, "shop/orders")
+FOLLOWED = ((ORDERS, True),)
+OPEN = BreakerInfo(
+    node="c1",
+    caller="checkout",
+    caller_namespace="shop",
+    replica="one",
+    namespace="shop",
+    service="orders",
+    endpoint="a",
+    method="",
+    state=BreakerState.OPEN,
+    age=3.0,
+    calls=20,
+    failure_ratio=0.6,
+    slow_ratio=0.0,
+    retry_after=12.0,
+)
 
 
 def view_of(*replicas: str) -> View:
@@ -89,45 +137,59 @@ def view_of(*replicas: str) -> View:
 
 
 async def test_clients_of_all_replicas_are_listed_and_silent_replicas_named() -> None:
-    asked: list[str] = []
-
-    async def ask(address: str) -> list[ClientInfo]:
-        asked.append(address)
-        match address:
-            case "two:1":
-                return [replace(SOMEONE, node_id="c0", replica="two")]
-            case "three:1":
-                raise TimeoutError
-            case _:
-                raise OSError("no route")
-
-    clients = Clients(view_of("one", "two", "three", "four"), "one", ask)
+    others = Others(two=[replace(SOMEONE, node_id="c0", replica="two")], three=TimeoutError(), four=OSError("no route"))
+    clients = Clients(view_of("one", "two", "three", "four"), "one", others)
     here = Someone(SOMEONE)
     clients.add(here)
     found, silent = await clients.all()
     assert [client.node_id for client in found] == ["c0", "c1"]
     assert sorted(silent) == ["four", "three"]
-    assert "one:1" not in asked, "it does not ask itself"
+    assert "one:1" not in others.asked, "it does not ask itself"
     clients.remove(here)
     assert clients.local() == []
 
 
 async def test_a_replica_on_the_address_of_one_that_died_does_not_count_its_clients_twice() -> None:
-    async def ask(address: str) -> list[ClientInfo]:
-        return clients.local()  # what listens at the dead one's address is this replica
-
-    clients = Clients(view_of("dead", "one"), "one", ask)
-    clients.add(Someone(replace(SOMEONE, replica="one")))
+    # What listens at the dead one's address is this replica.
+    others = Others(dead=[SOMEONE])
+    clients = Clients(view_of("dead", "one"), "one", others)
+    clients.add(Someone(SOMEONE))
     found, silent = await clients.all()
     assert ([client.node_id for client in found], silent) == (["c1"], [])
 
 
 async def test_a_bug_while_asking_is_not_taken_for_silence() -> None:
-    async def ask(address: str) -> list[ClientInfo]:
-        raise ValueError(address)
-
     with pytest.raises(ValueError, match="two:1"):
-        await Clients(view_of("two"), "one", ask).all()
+        await Clients(view_of("two"), "one", Others(two=ValueError("two:1"))).all()
+
+
+async def test_of_those_who_follow_a_resource_each_tells_whether_it_is_behind() -> None:
+    clients = Clients(view_of("one"), "one", Others())
+    clients.add(Someone(SOMEONE))
+    assert [info.followed for info in clients.local()] == [()]
+    assert [info.followed for info in clients.local([ORDERS])] == [((ORDERS, True),)]
+    assert clients.local([ResourceName(ResourceKind.POLICY, "shop/stock")]) == []
+
+
+async def test_breakers_of_all_replicas_are_told_worst_first() -> None:
+    elsewhere = OPEN._replace(node="c0", replica="two", state=BreakerState.HALF_OPEN)
+    foreign = OPEN._replace(node="c9", replica="three")
+    others = Others(two=([elsewhere, foreign], 7), three=OSError("no route"))
+    clients = Clients(view_of("one", "two", "three"), "one", others)
+    closed = OPEN._replace(state=BreakerState.CLOSED, endpoint="b")
+    clients.add(Someone(SOMEONE, closed, OPEN))
+    found, omitted, silent = await clients.breakers(BreakerFilter())
+    assert found == [OPEN, elsewhere, closed]
+    assert (omitted, silent) == (7, ["three"])
+
+
+async def test_a_replica_tells_the_worst_and_how_many_more_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controlplane.runtime.clients.MAX_TOLD", 2)
+    clients = Clients(view_of("one"), "one", Others())
+    closed = [OPEN._replace(state=BreakerState.CLOSED, endpoint=f"e{number}") for number in range(3)]
+    clients.add(Someone(SOMEONE, *closed, OPEN))
+    assert await clients.local_breakers(BreakerFilter()) == ([OPEN, closed[0]], 2)
+    assert await clients.local_breakers(BreakerFilter(service="stock")) == ([], 0)
 
 
 async def test_waiting_doubles_up_to_its_limit_and_starts_over(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,7 +130,8 @@ def test_content_is_text_when_it_is_text_and_base64_when_it_is_not() -> None:
         "author": "",
         "text": "a: ü\n",
     }
-    assert json.loads(encode(PolicyDocument(b"\xff"))) == {"v": 1, "base64": "/w=="}
+    binary = {"v": 1, "author": "", "source": "", "base64": "/w=="}
+    assert json.loads(encode(PolicyDocument(b"\xff"))) == binary
 
 
 def item(kind: str, value: object, path: str = "n/s/i") -> KeyValue:

@@ -14,24 +14,33 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from trimtab.v1 import mesh_pb2 as trimtab_dot_v1_dot_mesh__pb2
 from trimtab.v1 import types_pb2 as trimtab_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16trimtab/v1/admin.proto\x12\ntrimtab.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16trimtab/v1/types.proto\"#\n\x12ListClientsRequest\x12\r\n\x05local\x18\x01 \x01(\x08\"S\n\x13ListClientsResponse\x12#\n\x07\x63lients\x18\x01 \x03(\x0b\x32\x12.trimtab.v1.Client\x12\x17\n\x0fsilent_replicas\x18\x02 \x03(\t\"\xbb\x02\n\x06\x43lient\x12\x1e\n\x04node\x18\x01 \x01(\x0b\x32\x10.trimtab.v1.Node\x12\x0c\n\x04peer\x18\x02 \x01(\t\x12\x0f\n\x07replica\x18\x03 \x01(\t\x12\x0f\n\x07session\x18\x04 \x01(\t\x12\x30\n\x0c\x63onnected_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x12last_heartbeat_age\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rsubscriptions\x18\x07 \x01(\r\x12\r\n\x05\x61\x63ked\x18\x08 \x01(\x03\x12\x0e\n\x06\x62\x65hind\x18\t \x01(\x08\x12\"\n\x05nacks\x18\n \x03(\x0b\x32\x13.trimtab.v1.Refused\x12\x1e\n\x04load\x18\x0b \x01(\x0b\x32\x10.trimtab.v1.Load\"+\n\x07Refused\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t2W\n\x05\x41\x64min\x12N\n\x0bListClients\x12\x1e.trimtab.v1.ListClientsRequest\x1a\x1f.trimtab.v1.ListClientsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16trimtab/v1/admin.proto\x12\ntrimtab.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15trimtab/v1/mesh.proto\x1a\x16trimtab/v1/types.proto\"P\n\x12ListClientsRequest\x12\r\n\x05local\x18\x01 \x01(\x08\x12+\n\tfollowing\x18\x02 \x03(\x0b\x32\x18.trimtab.v1.ResourceName\"S\n\x13ListClientsResponse\x12#\n\x07\x63lients\x18\x01 \x03(\x0b\x32\x12.trimtab.v1.Client\x12\x17\n\x0fsilent_replicas\x18\x02 \x03(\t\"\xe3\x02\n\x06\x43lient\x12\x1e\n\x04node\x18\x01 \x01(\x0b\x32\x10.trimtab.v1.Node\x12\x0c\n\x04peer\x18\x02 \x01(\t\x12\x0f\n\x07replica\x18\x03 \x01(\t\x12\x0f\n\x07session\x18\x04 \x01(\t\x12\x30\n\x0c\x63onnected_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x12last_heartbeat_age\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rsubscriptions\x18\x07 \x01(\r\x12\r\n\x05\x61\x63ked\x18\x08 \x01(\x03\x12\x0e\n\x06\x62\x65hind\x18\t \x01(\x08\x12\"\n\x05nacks\x18\n \x03(\x0b\x32\x13.trimtab.v1.Refused\x12\x1e\n\x04load\x18\x0b \x01(\x0b\x32\x10.trimtab.v1.Load\x12&\n\x08\x66ollowed\x18\x0c \x03(\x0b\x32\x14.trimtab.v1.Followed\"F\n\x08\x46ollowed\x12*\n\x08resource\x18\x01 \x01(\x0b\x32\x18.trimtab.v1.ResourceName\x12\x0e\n\x06\x62\x65hind\x18\x02 \x01(\x08\"+\n\x07Refused\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"X\n\x13ListBreakersRequest\x12\r\n\x05local\x18\x01 \x01(\x08\x12\x0e\n\x06\x63\x61ller\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x0f\n\x07service\x18\x04 \x01(\t\"g\n\x14ListBreakersResponse\x12%\n\x08\x62reakers\x18\x01 \x03(\x0b\x32\x13.trimtab.v1.Breaker\x12\x0f\n\x07omitted\x18\x02 \x01(\x04\x12\x17\n\x0fsilent_replicas\x18\x03 \x03(\t\"}\n\x07\x42reaker\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x02 \x01(\t\x12\x18\n\x10\x63\x61ller_namespace\x18\x03 \x01(\t\x12\x0f\n\x07replica\x18\x04 \x01(\t\x12)\n\x06report\x18\x05 \x01(\x0b\x32\x19.trimtab.v1.BreakerReport2\xaa\x01\n\x05\x41\x64min\x12N\n\x0bListClients\x12\x1e.trimtab.v1.ListClientsRequest\x1a\x1f.trimtab.v1.ListClientsResponse\x12Q\n\x0cListBreakers\x12\x1f.trimtab.v1.ListBreakersRequest\x1a .trimtab.v1.ListBreakersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trimtab.v1.admin_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_LISTCLIENTSREQUEST']._serialized_start=127
-  _globals['_LISTCLIENTSREQUEST']._serialized_end=162
-  _globals['_LISTCLIENTSRESPONSE']._serialized_start=164
-  _globals['_LISTCLIENTSRESPONSE']._serialized_end=247
-  _globals['_CLIENT']._serialized_start=250
-  _globals['_CLIENT']._serialized_end=565
-  _globals['_REFUSED']._serialized_start=567
-  _globals['_REFUSED']._serialized_end=610
-  _globals['_ADMIN']._serialized_start=612
-  _globals['_ADMIN']._serialized_end=699
+  _globals['_LISTCLIENTSREQUEST']._serialized_start=150
+  _globals['_LISTCLIENTSREQUEST']._serialized_end=230
+  _globals['_LISTCLIENTSRESPONSE']._serialized_start=232
+  _globals['_LISTCLIENTSRESPONSE']._serialized_end=315
+  _globals['_CLIENT']._serialized_start=318
+  _globals['_CLIENT']._serialized_end=673
+  _globals['_FOLLOWED']._serialized_start=675
+  _globals['_FOLLOWED']._serialized_end=745
+  _globals['_REFUSED']._serialized_start=747
+  _globals['_REFUSED']._serialized_end=790
+  _globals['_LISTBREAKERSREQUEST']._serialized_start=792
+  _globals['_LISTBREAKERSREQUEST']._serialized_end=880
+  _globals['_LISTBREAKERSRESPONSE']._serialized_start=882
+  _globals['_LISTBREAKERSRESPONSE']._serialized_end=985
+  _globals['_BREAKER']._serialized_start=987
+  _globals['_BREAKER']._serialized_end=1112
+  _globals['_ADMIN']._serialized_start=1115
+  _globals['_ADMIN']._serialized_end=1285
 # @@protoc_insertion_point(module_scope)

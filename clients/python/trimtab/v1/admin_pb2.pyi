@@ -1,5 +1,6 @@
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from trimtab.v1 import mesh_pb2 as _mesh_pb2
 from trimtab.v1 import types_pb2 as _types_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -9,10 +10,12 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ListClientsRequest(_message.Message):
-    __slots__ = ("local",)
+    __slots__ = ("local", "following")
     LOCAL_FIELD_NUMBER: _ClassVar[int]
+    FOLLOWING_FIELD_NUMBER: _ClassVar[int]
     local: bool
-    def __init__(self, local: bool = ...) -> None: ...
+    following: _containers.RepeatedCompositeFieldContainer[_mesh_pb2.ResourceName]
+    def __init__(self, local: bool = ..., following: _Optional[_Iterable[_Union[_mesh_pb2.ResourceName, _Mapping]]] = ...) -> None: ...
 
 class ListClientsResponse(_message.Message):
     __slots__ = ("clients", "silent_replicas")
@@ -23,7 +26,7 @@ class ListClientsResponse(_message.Message):
     def __init__(self, clients: _Optional[_Iterable[_Union[Client, _Mapping]]] = ..., silent_replicas: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Client(_message.Message):
-    __slots__ = ("node", "peer", "replica", "session", "connected_at", "last_heartbeat_age", "subscriptions", "acked", "behind", "nacks", "load")
+    __slots__ = ("node", "peer", "replica", "session", "connected_at", "last_heartbeat_age", "subscriptions", "acked", "behind", "nacks", "load", "followed")
     NODE_FIELD_NUMBER: _ClassVar[int]
     PEER_FIELD_NUMBER: _ClassVar[int]
     REPLICA_FIELD_NUMBER: _ClassVar[int]
@@ -35,6 +38,7 @@ class Client(_message.Message):
     BEHIND_FIELD_NUMBER: _ClassVar[int]
     NACKS_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
+    FOLLOWED_FIELD_NUMBER: _ClassVar[int]
     node: _types_pb2.Node
     peer: str
     replica: str
@@ -46,7 +50,16 @@ class Client(_message.Message):
     behind: bool
     nacks: _containers.RepeatedCompositeFieldContainer[Refused]
     load: _types_pb2.Load
-    def __init__(self, node: _Optional[_Union[_types_pb2.Node, _Mapping]] = ..., peer: _Optional[str] = ..., replica: _Optional[str] = ..., session: _Optional[str] = ..., connected_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., last_heartbeat_age: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., subscriptions: _Optional[int] = ..., acked: _Optional[int] = ..., behind: bool = ..., nacks: _Optional[_Iterable[_Union[Refused, _Mapping]]] = ..., load: _Optional[_Union[_types_pb2.Load, _Mapping]] = ...) -> None: ...
+    followed: _containers.RepeatedCompositeFieldContainer[Followed]
+    def __init__(self, node: _Optional[_Union[_types_pb2.Node, _Mapping]] = ..., peer: _Optional[str] = ..., replica: _Optional[str] = ..., session: _Optional[str] = ..., connected_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., last_heartbeat_age: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., subscriptions: _Optional[int] = ..., acked: _Optional[int] = ..., behind: bool = ..., nacks: _Optional[_Iterable[_Union[Refused, _Mapping]]] = ..., load: _Optional[_Union[_types_pb2.Load, _Mapping]] = ..., followed: _Optional[_Iterable[_Union[Followed, _Mapping]]] = ...) -> None: ...
+
+class Followed(_message.Message):
+    __slots__ = ("resource", "behind")
+    RESOURCE_FIELD_NUMBER: _ClassVar[int]
+    BEHIND_FIELD_NUMBER: _ClassVar[int]
+    resource: _mesh_pb2.ResourceName
+    behind: bool
+    def __init__(self, resource: _Optional[_Union[_mesh_pb2.ResourceName, _Mapping]] = ..., behind: bool = ...) -> None: ...
 
 class Refused(_message.Message):
     __slots__ = ("resource", "reason")
@@ -55,3 +68,39 @@ class Refused(_message.Message):
     resource: str
     reason: str
     def __init__(self, resource: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ListBreakersRequest(_message.Message):
+    __slots__ = ("local", "caller", "namespace", "service")
+    LOCAL_FIELD_NUMBER: _ClassVar[int]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    local: bool
+    caller: str
+    namespace: str
+    service: str
+    def __init__(self, local: bool = ..., caller: _Optional[str] = ..., namespace: _Optional[str] = ..., service: _Optional[str] = ...) -> None: ...
+
+class ListBreakersResponse(_message.Message):
+    __slots__ = ("breakers", "omitted", "silent_replicas")
+    BREAKERS_FIELD_NUMBER: _ClassVar[int]
+    OMITTED_FIELD_NUMBER: _ClassVar[int]
+    SILENT_REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    breakers: _containers.RepeatedCompositeFieldContainer[Breaker]
+    omitted: int
+    silent_replicas: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, breakers: _Optional[_Iterable[_Union[Breaker, _Mapping]]] = ..., omitted: _Optional[int] = ..., silent_replicas: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Breaker(_message.Message):
+    __slots__ = ("node", "caller", "caller_namespace", "replica", "report")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
+    CALLER_NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    REPLICA_FIELD_NUMBER: _ClassVar[int]
+    REPORT_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    caller: str
+    caller_namespace: str
+    replica: str
+    report: _mesh_pb2.BreakerReport
+    def __init__(self, node: _Optional[str] = ..., caller: _Optional[str] = ..., caller_namespace: _Optional[str] = ..., replica: _Optional[str] = ..., report: _Optional[_Union[_mesh_pb2.BreakerReport, _Mapping]] = ...) -> None: ...

@@ -19,6 +19,11 @@ class AdminStub(object):
                 request_serializer=trimtab_dot_v1_dot_admin__pb2.ListClientsRequest.SerializeToString,
                 response_deserializer=trimtab_dot_v1_dot_admin__pb2.ListClientsResponse.FromString,
                 )
+        self.ListBreakers = channel.unary_unary(
+                '/trimtab.v1.Admin/ListBreakers',
+                request_serializer=trimtab_dot_v1_dot_admin__pb2.ListBreakersRequest.SerializeToString,
+                response_deserializer=trimtab_dot_v1_dot_admin__pb2.ListBreakersResponse.FromString,
+                )
 
 
 class AdminServicer(object):
@@ -31,6 +36,13 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListBreakers(self, request, context):
+        """Circuit breakers as the clients of every replica reported them last, or only of the one that is asked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -38,6 +50,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.ListClients,
                     request_deserializer=trimtab_dot_v1_dot_admin__pb2.ListClientsRequest.FromString,
                     response_serializer=trimtab_dot_v1_dot_admin__pb2.ListClientsResponse.SerializeToString,
+            ),
+            'ListBreakers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBreakers,
+                    request_deserializer=trimtab_dot_v1_dot_admin__pb2.ListBreakersRequest.FromString,
+                    response_serializer=trimtab_dot_v1_dot_admin__pb2.ListBreakersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -63,5 +80,22 @@ class Admin(object):
         return grpc.experimental.unary_unary(request, target, '/trimtab.v1.Admin/ListClients',
             trimtab_dot_v1_dot_admin__pb2.ListClientsRequest.SerializeToString,
             trimtab_dot_v1_dot_admin__pb2.ListClientsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ListBreakers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/trimtab.v1.Admin/ListBreakers',
+            trimtab_dot_v1_dot_admin__pb2.ListBreakersRequest.SerializeToString,
+            trimtab_dot_v1_dot_admin__pb2.ListBreakersResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

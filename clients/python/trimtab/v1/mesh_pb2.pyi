@@ -213,26 +213,70 @@ class Refusal(_message.Message):
     def __init__(self, kind: _Optional[_Union[_types_pb2.Kind, str]] = ..., name: _Optional[str] = ..., reason: _Optional[str] = ..., resend: bool = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("endpoints",)
+    __slots__ = ("endpoints", "breakers", "interval")
     ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
+    BREAKERS_FIELD_NUMBER: _ClassVar[int]
+    INTERVAL_FIELD_NUMBER: _ClassVar[int]
     endpoints: _containers.RepeatedCompositeFieldContainer[EndpointReport]
-    def __init__(self, endpoints: _Optional[_Iterable[_Union[EndpointReport, _Mapping]]] = ...) -> None: ...
+    breakers: _containers.RepeatedCompositeFieldContainer[BreakerReport]
+    interval: _duration_pb2.Duration
+    def __init__(self, endpoints: _Optional[_Iterable[_Union[EndpointReport, _Mapping]]] = ..., breakers: _Optional[_Iterable[_Union[BreakerReport, _Mapping]]] = ..., interval: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class EndpointReport(_message.Message):
-    __slots__ = ("service", "endpoint", "calls", "failures", "in_flight", "latency_mean")
+    __slots__ = ("service", "endpoint", "calls", "failures", "in_flight", "latency_mean", "latency_p99", "ejected")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     ENDPOINT_FIELD_NUMBER: _ClassVar[int]
     CALLS_FIELD_NUMBER: _ClassVar[int]
     FAILURES_FIELD_NUMBER: _ClassVar[int]
     IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     LATENCY_MEAN_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_P99_FIELD_NUMBER: _ClassVar[int]
+    EJECTED_FIELD_NUMBER: _ClassVar[int]
     service: str
     endpoint: str
     calls: int
     failures: int
     in_flight: int
     latency_mean: _duration_pb2.Duration
-    def __init__(self, service: _Optional[str] = ..., endpoint: _Optional[str] = ..., calls: _Optional[int] = ..., failures: _Optional[int] = ..., in_flight: _Optional[int] = ..., latency_mean: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    latency_p99: _duration_pb2.Duration
+    ejected: bool
+    def __init__(self, service: _Optional[str] = ..., endpoint: _Optional[str] = ..., calls: _Optional[int] = ..., failures: _Optional[int] = ..., in_flight: _Optional[int] = ..., latency_mean: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., latency_p99: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., ejected: bool = ...) -> None: ...
+
+class BreakerReport(_message.Message):
+    __slots__ = ("service", "endpoint", "method", "state", "age", "calls", "failure_ratio", "slow_ratio", "retry_after")
+    class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        STATE_UNSPECIFIED: _ClassVar[BreakerReport.State]
+        STATE_CLOSED: _ClassVar[BreakerReport.State]
+        STATE_OPEN: _ClassVar[BreakerReport.State]
+        STATE_HALF_OPEN: _ClassVar[BreakerReport.State]
+        STATE_FORCED_OPEN: _ClassVar[BreakerReport.State]
+        STATE_DISABLED: _ClassVar[BreakerReport.State]
+    STATE_UNSPECIFIED: BreakerReport.State
+    STATE_CLOSED: BreakerReport.State
+    STATE_OPEN: BreakerReport.State
+    STATE_HALF_OPEN: BreakerReport.State
+    STATE_FORCED_OPEN: BreakerReport.State
+    STATE_DISABLED: BreakerReport.State
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINT_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    AGE_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_RATIO_FIELD_NUMBER: _ClassVar[int]
+    SLOW_RATIO_FIELD_NUMBER: _ClassVar[int]
+    RETRY_AFTER_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    endpoint: str
+    method: str
+    state: BreakerReport.State
+    age: _duration_pb2.Duration
+    calls: int
+    failure_ratio: float
+    slow_ratio: float
+    retry_after: _duration_pb2.Duration
+    def __init__(self, service: _Optional[str] = ..., endpoint: _Optional[str] = ..., method: _Optional[str] = ..., state: _Optional[_Union[BreakerReport.State, str]] = ..., age: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., calls: _Optional[int] = ..., failure_ratio: _Optional[float] = ..., slow_ratio: _Optional[float] = ..., retry_after: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Goodbye(_message.Message):
     __slots__ = ("reason",)
