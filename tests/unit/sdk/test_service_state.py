@@ -122,7 +122,7 @@ def test_a_service_that_does_not_exist_has_no_endpoints() -> None:
 def test_calls_in_flight_are_remembered_across_changes_for_as_long_as_the_endpoint_is_there() -> None:
     state = service(some("a"), some("b"))
     state.tallies.update(a=Tally(), b=Tally())
-    state.tallies["a"].start()
+    state.tallies["a"].in_flight += 1
     changed = state.apply(difference(1, 2, 2, [some("a", weight=7)]))
     assert changed.tallies["a"].in_flight == 1
     assert set(changed.apply(difference(2, 3, 1, removed=["b"])).tallies) == {"a"}

@@ -9,6 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trimtab.core.session import (
+    REPORT_PAUSE,
     Arrived,
     Broken,
     Complaint,
@@ -19,6 +20,7 @@ from trimtab.core.session import (
     Step,
 )
 from trimtab.v1.mesh_pb2 import (
+    BreakerReport,
     ClientMessage,
     Delta,
     EndpointReport,
@@ -133,7 +135,7 @@ def test_more_subscriptions_than_the_server_takes_are_told_and_left_out() -> Non
     m.subscribe([ORDERS])
     step = m.subscribe([CONFIG])
     assert step.send == []
-    assert step.events == [Crowded(("default/orders/app",), 1)]
+    assert step.events == [Crowded(((KIND_CONFIG, "default/orders/app"),), 1)]
     assert len(m.hello().hello.subscriptions) == 1
 
 
@@ -157,7 +159,7 @@ def test_after_a_long_pause_one_heartbeat_is_enough() -> None:
 
 
 def test_a_report_follows_its_heartbeat() -> None:
-    m = opened(machine(report=lambda: Report(endpoints=[EndpointReport(service="s", calls=1)])))
+    m = opened(machine(report=lambda whole: Report(endpoints=[EndpointReport(service="s", calls=1)])))
     assert kinds(m.tick(2.0)) == ["heartbeat", "report"]
 
 
@@ -253,3 +255,19 @@ def test_in_any_order_of_inputs_it_stays_lawful(script: list[Any]) -> None:
 def _request(message: ClientMessage) -> int:
     kind = message.WhichOneof("message")
     return int(getattr(message, kind).request_id) if kind in ("register", "update", "deregister") else 0
+
+
+def test_a_breaker_that_changes_its_state_is_reported_at_once_but_not_twice_in_a_moment() -> None:
+    wholes: list[bool] = []
+
+    def report(whole: bool) -> Report:
+        wholes.append(whole)
+        return Report(breakers=[BreakerReport(service="s")])
+
+    m = opened(machine(report=report))
+    assert kinds(m.report_soon(0.5)) == ["report"]
+    assert kinds(m.report_soon(0.6)) == []
+    assert m.deadline() == 0.5 + REPORT_PAUSE
+    assert kinds(m.tick(0.5 + REPORT_PAUSE)) == ["report"]
+    assert kinds(m.tick(2.0)) == ["heartbeat", "report"]
+    assert wholes == [False, False, True]

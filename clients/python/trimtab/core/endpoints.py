@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,34 +28,37 @@ HEALTHY, DRAINING, SUSPECT = int(Health.HEALTHY), int(Health.DRAINING), int(Heal
 
 
 class Tally:
-    """This process's calls to one endpoint. It survives state changes, as the calls do.
+    """This process's calls to one endpoint, kept under its service's lock. It survives state changes, as the calls do.
 
-    Not locked: on a build with the GIL nothing can interrupt between the read and the write of a counter (CPython 3.11
-    and later switch threads only at calls and backward jumps). A free-threaded build passes a locked one.
+    ``calls``, ``failures`` and ``seconds`` (of latency, of all calls together) count since the last report. ``cost`` is the peak
+    EWMA of latencies in seconds as it was at ``cost_at``; 0: not known yet.
     """
 
-    __slots__ = ("calls", "failures", "in_flight")
+    __slots__ = ("calls", "cost", "cost_at", "failures", "in_flight", "seconds")
 
     def __init__(self) -> None:
-        self.in_flight = 0
-        self.calls = 0
-        self.failures = 0
+        self.in_flight = self.calls = self.failures = 0
+        self.seconds = self.cost = self.cost_at = 0.0
 
-    def start(self) -> None:
-        """Count a call that begins."""
-        self.in_flight += 1
+    def observe(self, now: float, seconds: float, decay: float) -> None:
+        """Take a latency into account: a peak at once, anything lower little by little. ``decay`` is τ in seconds.
 
-    def finish(self, ok: bool) -> None:
-        """Count a call that ended."""
-        self.in_flight -= 1
-        self.calls += 1
-        if not ok:
-            self.failures += 1
+        A failure is told as the latency that it counts as. Source: PeakEwma of twitter/finagle
+        (``cost·e^(−Δt/τ) + rtt·(1 − e^(−Δt/τ))``).
+        """
+        if seconds >= self.cost:
+            self.cost = seconds
+        elif now > self.cost_at:
+            self.cost = seconds + (self.cost - seconds) * math.exp((self.cost_at - now) / decay)
+        else:
+            return
+        self.cost_at = now
 
-    def take(self) -> tuple[int, int]:
-        """Return calls and failures since the last take."""
-        taken = self.calls, self.failures
+    def take(self) -> tuple[int, int, float]:
+        """Return calls, failures and seconds of latency since the last take."""
+        taken = self.calls, self.failures, self.seconds
         self.calls = self.failures = 0
+        self.seconds = 0.0
         return taken
 
 

@@ -7,6 +7,7 @@ and is current from its Welcome on. All times are seconds of one monotonic clock
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -37,6 +38,7 @@ from trimtab.v1.mesh_pb2 import Session as SessionMessage
 from trimtab.v1.types_pb2 import Error, Instance, Kind, Load, Node, Resource
 
 REQUEST_DEADLINE = 15.0
+REPORT_PAUSE = 0.25  # seconds between reports that no heartbeat asks for
 _DEFAULT_INTERVAL = 1.0
 
 
@@ -108,7 +110,7 @@ class Moving(NamedTuple):
 class Crowded(NamedTuple):
     """More subscriptions than the server takes; these are not followed."""
 
-    names: tuple[str, ...]
+    keys: tuple[ResourceKey, ...]
     limit: int
 
 
@@ -140,14 +142,17 @@ ResourceKey = tuple[int, str]
 
 
 class Session:
-    """The protocol machine. ``load`` and ``report`` are asked when a heartbeat is due."""
+    """The protocol machine. ``load`` and ``report`` are asked when a heartbeat is due.
+
+    ``report`` is also asked, with False for "breakers alone", soon after ``report_soon``.
+    """
 
     def __init__(
         self,
         node: Node,
         rng: Rng,
         load: Callable[[], Load] = Load,
-        report: Callable[[], Report | None] = lambda: None,
+        report: Callable[[bool], Report | None] = lambda whole: None,
     ) -> None:
         self.node = node
         self.phase = Phase.AWAY
@@ -158,6 +163,8 @@ class Session:
         self._rng = rng
         self._load = load
         self._report = report
+        self._reported_at = -math.inf
+        self._report_due = math.inf
         self._held: dict[ResourceKey, Held] = {}
         self._offered: dict[ResourceKey, Held] = {}
         self._limit = 0
@@ -221,16 +228,28 @@ class Session:
             # From now, not from when it was due: after a pause of the process one heartbeat is enough.
             self._next_heartbeat = now + self.interval
             step.send.append(ClientMessage(heartbeat=Heartbeat(load=self._load())))
-            report = self._report()
-            if report is not None:
-                step.send.append(ClientMessage(report=report))
+            self._tell(step, True, now)
+        elif now >= self._report_due:
+            self._tell(step, False, now)
         return step
+
+    def report_soon(self, now: float) -> Step:
+        """A breaker changed its state: have ``tick`` report it, at once unless that was done a moment ago."""
+        self._report_due = min(self._report_due, max(now, self._reported_at + REPORT_PAUSE))
+        return self.tick(now)
+
+    def _tell(self, step: Step, whole: bool, now: float) -> None:
+        self._report_due = math.inf
+        report = self._report(whole)
+        if report is not None:
+            self._reported_at = now
+            step.send.append(ClientMessage(report=report))
 
     def deadline(self) -> float | None:
         """Return when ``tick`` is due next, None when no time matters."""
         if self.phase not in (Phase.OPEN, Phase.RESUMING):
             return None
-        due = self._next_heartbeat
+        due = min(self._next_heartbeat, self._report_due)
         for registration in self._registrations.values():
             if registration.request_id:
                 due = min(due, registration.sent_at + REQUEST_DEADLINE)
@@ -346,7 +365,7 @@ class Session:
     def _offer(self, wanted: dict[ResourceKey, Held]) -> Step:
         if self._limit and len(self._held) > self._limit:
             beyond = set(list(self._held)[self._limit :])
-            crowd = tuple(name for _, name in beyond)
+            crowd = tuple(key for key in self._held if key in beyond)
             wanted = {key: held for key, held in wanted.items() if key not in beyond}
             return _joined(Step(events=[Crowded(crowd, self._limit)]), _subscribe(wanted))
         return _subscribe(wanted)

@@ -1,0 +1,1 @@
+"""Keeping calls away from where they fail."""

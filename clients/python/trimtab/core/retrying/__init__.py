@@ -1,0 +1,1 @@
+"""Trying again: what may be, when, and how often."""
