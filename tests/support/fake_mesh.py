@@ -38,6 +38,7 @@ from trimtab.v1.types_pb2 import (
     INSTANCE_STATE_SERVING,
     KIND_CONFIG,
     KIND_ENDPOINTS,
+    KIND_POLICY,
     Config,
     Endpoint,
     Endpoints,
@@ -75,6 +76,7 @@ class FakeStore:
         self.versions: dict[str, int] = {}
         self.protected: set[str] = set()
         self.configs: dict[str, tuple[int, str, bytes]] = {}
+        self.policies: dict[str, tuple[int, bytes]] = {}
         self.sessions: dict[str, set[tuple[str, str]]] = {}
         self.streams: list[FakeStream] = []
 
@@ -100,6 +102,19 @@ class FakeStore:
             for stream in list(self.streams):
                 if (KIND_CONFIG, name) in stream.held:
                     stream.deliver(self.resource((KIND_CONFIG, name)))
+
+    def enact(self, name: str, document: bytes | None) -> int:
+        """Put a policy into force, NAMESPACE/SERVICE or NAMESPACE/*, as canonical JSON; None: end it. Returns its revision."""
+        with self.lock:
+            self.revision += 1
+            if document is None:
+                self.policies.pop(name, None)
+            else:
+                self.policies[name] = self.revision, document
+            for stream in list(self.streams):
+                if (KIND_POLICY, name) in stream.held:
+                    stream.deliver(self.resource((KIND_POLICY, name)))
+            return self.revision
 
     def expire(self, handle: str) -> None:
         """End a session with everything it holds."""
@@ -127,6 +142,11 @@ class FakeStore:
                 resource.version = version
                 resource.config.CopyFrom(Config(format=format_, content=content))
                 resource.digest = digest(resource)
+            if kind == KIND_POLICY:
+                resource.version = max(1, self.revision)
+                if name in self.policies:
+                    resource.version, resource.policy.document = self.policies[name]
+                    resource.digest = digest(resource)
             return resource
 
     def _changed(self, service: str, changed: Any = (), removed: Any = ()) -> None:
@@ -337,7 +357,7 @@ class FakeMesh(mesh_pb2_grpc.MeshServicer):
             key = int(wanted.kind), wanted.name
             resource = self.store.resource(key)
             stream.held[key] = resource.version
-            if not wanted.digest or wanted.digest != resource.digest:
+            if not wanted.version or wanted.digest != resource.digest:
                 stream.deliver(resource)
 
     def _store(self, stream: FakeStream, request_id: int, instance: Instance) -> None:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from trimtab.aio import AsyncMesh as AsyncMesh
     from trimtab.aio import AsyncRegistration as AsyncRegistration
     from trimtab.callbacks import Watch as Watch
-    from trimtab.calls import Pick as Pick
+    from trimtab.calling.pick import Pick as Pick
     from trimtab.configs import LiveConfig as LiveConfig
     from trimtab.core.endpoints import Endpoint as Endpoint
     from trimtab.core.endpoints import Health as Health
@@ -38,7 +38,7 @@ _HOMES = {
     "MeshClosed": "trimtab.errors",
     "NoEndpoints": "trimtab.errors",
     "NotConnected": "trimtab.errors",
-    "Pick": "trimtab.calls",
+    "Pick": "trimtab.calling.pick",
     "Refused": "trimtab.errors",
     "Registration": "trimtab.registration",
     "ServiceState": "trimtab.core.endpoints",

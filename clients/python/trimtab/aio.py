@@ -7,23 +7,28 @@ the stream answers comes in through ``call_soon_threadsafe``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, TypeVar, Unpack, overload
 
-from trimtab.calls import InFlight, Pick
+from trimtab.calling.attempts import AttemptBlock, attempts_async
+from trimtab.calling.context import deadline
+from trimtab.calling.drive import clock
+from trimtab.calling.guard import blame
+from trimtab.calling.pick import Pick
 from trimtab.configs import MISSING, LiveConfig
 from trimtab.core.endpoints import Endpoint, ServiceState
 from trimtab.discovery import Callee, has_endpoint, is_settled
 from trimtab.engine import LoadSource, Status
 from trimtab.enrolment import State
-from trimtab.errors import MeshClosed
 from trimtab.mesh import Mesh, usable
 from trimtab.registration import Standing
+from trimtab.serving import InFlight
 from trimtab.settings import Options
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 async def _answer(future: Future[None], timeout: float) -> None:
@@ -113,17 +118,49 @@ class AsyncMesh:
     async def pick(self, service: str, *, namespace: str | None = None, exclude: Collection[str] = ()) -> Pick:
         """Choose an endpoint for one call; ``exclude`` names the ids already tried.
 
-        The first use of a service waits up to ``discovery_timeout``, later ones never. Raises NoEndpoints, MeshClosed.
+        The policy of the service holds for it, but for retries. The first use of a service waits up to ``discovery_timeout``,
+        later ones never. Raises NoEndpoints, Rejected, MeshClosed.
         """
-        pick = self._engine.pick(service, namespace, exclude)
-        if pick is not None:
-            return pick
-        callee = await self._discover(service, namespace)
-        self._engine.remember(service, namespace, callee)
-        found = self._engine.pick(service, namespace, exclude)
-        if found is None:
-            raise MeshClosed
-        return found
+        pipeline = (await self.callee(service, namespace)).pipeline("")
+        return Pick(pipeline, pipeline.begin(clock(), deadline=deadline.get(), exclude=exclude))
+
+    async def callee(self, service: str, namespace: str | None = None) -> Callee:
+        """Return a service as calls see it, after waiting for what there is to know of it. Raises MeshClosed."""
+        callee = self._engine.ready(service, namespace)
+        if callee is None:
+            callee = await self._discover(service, namespace)
+            self._engine.remember(service, namespace, callee)
+        return callee
+
+    def guard(
+        self,
+        service: str,
+        *,
+        method: str = "",
+        namespace: str | None = None,
+        fallback: Callable[..., Any] | None = None,
+        idempotent: bool = False,
+        ignore: tuple[type[BaseException], ...] = (),
+    ) -> Callable[[F], F]:
+        """Make calls of a function calls to a service, as ``Mesh.guard`` does."""
+        return self.sync.guard(
+            service, method=method, namespace=namespace, fallback=fallback, idempotent=idempotent, ignore=ignore
+        )
+
+    async def attempts(
+        self,
+        service: str,
+        *,
+        method: str = "",
+        namespace: str | None = None,
+        idempotent: bool = False,
+        ignore: tuple[type[BaseException], ...] = (),
+    ) -> AsyncIterator[AttemptBlock]:
+        """Yield an attempt at a time: ``async for attempt in …: with attempt as endpoint: …``. As ``Mesh.attempts``."""
+        pipeline = (await self.callee(service, namespace)).pipeline(method)
+        call = pipeline.begin(clock(), method=method, deadline=deadline.get(), idempotent=idempotent)
+        async for attempt in attempts_async(pipeline, call, lambda error: blame(error, ignore)):
+            yield attempt
 
     async def endpoints(self, service: str, *, namespace: str | None = None) -> tuple[Endpoint, ...]:
         """Return all known endpoints, whatever their health."""

@@ -6,53 +6,128 @@ import itertools
 import logging
 import random
 import threading
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
-from dataclasses import replace
 
-from trimtab.core.endpoints import Endpoint, Health, Mismatch, ServiceState, Tally, decode
-from trimtab.core.picker import Algorithm, Picker, build_picker
+from trimtab.core.calling.pipeline import Pipeline, Surroundings
+from trimtab.core.calling.rules import Caller, Release, Rules
+from trimtab.core.calling.statistics import Statistics
+from trimtab.core.endpoints import Health, Mismatch, ServiceState, decode
 from trimtab.errors import NoEndpoints
-from trimtab.v1.mesh_pb2 import EndpointReport, Refusal
+from trimtab.gate import Gate
+from trimtab.policy.canonical import decode as decode_policy
+from trimtab.policy.model import EVERY
+from trimtab.v1.mesh_pb2 import Refusal
 from trimtab.v1.types_pb2 import Kind, Resource
 
 logger = logging.getLogger("trimtab")
 
 Predicate = Callable[["Callee"], bool]
+clock = time.monotonic
+_REASON_LIMIT = 1024
+
+
+def policies_of(service: str) -> tuple[str, str]:
+    """The names of the two policies that hold for a service: its own, and the one for all of its namespace."""
+    return service, f"{service.partition('/')[0]}/{EVERY}"
 
 
 class Callee:
-    """A service that this process calls or watches: its newest state and the picker made of it.
+    """A service that this process calls or watches: its newest state, and the rules for calls to it.
 
-    ``settled``: a server answered, or none could be reached, so that waiting any longer tells nothing.
+    ``settled``: a server answered, or none could be reached, so that waiting any longer tells nothing. ``lock`` is held
+    around each half of a call and around every change, so that what they count is exact.
     """
 
-    def __init__(self, name: str, algorithm: Algorithm, state: ServiceState | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        caller: Caller,
+        nobody: Callable[[Callee], Exception],
+        state: ServiceState | None = None,
+        policies: Mapping[str, Release | None] | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
         self.name = name
-        self._algorithm = algorithm
-        self._sequence = itertools.count(random.getrandbits(16))
+        self.statistics = Statistics()
+        self._caller = caller
+        self._nobody = nobody
+        self._rng = rng or random.Random()
+        self._sequence = itertools.count(self._rng.getrandbits(16))
         self._listeners: list[Callable[[ServiceState], None]] = []
+        self.policies: dict[str, Release | None] = dict(policies or {})
         self.revive(state or ServiceState(name))
 
     def revive(self, state: ServiceState) -> None:
         """Begin with what is known from elsewhere: from disk, or in a forked child from its parent."""
         self.settled = False
         self.confirmed = False
-        self._lock = threading.Lock()
+        self.unanswered = set(policies_of(self.name))
+        self.lock = threading.RLock()
         self._waiting: list[tuple[Predicate, Future[None]]] = []
         self.state = state
-        self.picker: Picker = build_picker(self._algorithm, state, self._sequence)
+        self.rules = self._rules(self.policies, None)
 
     def swap(self, state: ServiceState) -> None:
         """Make ``state`` the current one: a call that begins now picks from it."""
-        picker = build_picker(self._algorithm, state, self._sequence)
-        with self._lock:
-            self.state, self.picker = state, picker
-            self.confirmed = self.settled = True
+        with self.lock:
+            self.state = state
+            self.rules.update(state, clock())
+            self.confirmed = True
+            self.settled = self.settled or not self.unanswered
             listeners = list(self._listeners)
         self._wake()
         for listener in listeners:
             listener(state)
+
+    def prepare(self, policy: str, release: Release | None) -> Callable[[], None]:
+        """Return what makes a policy the current one. Raises what says that it cannot be applied here."""
+        policies = {**self.policies, policy: release}
+        with self.lock:
+            rules = self._rules(policies, self.rules)
+
+        def adopt() -> None:
+            with self.lock:
+                self.policies, self.rules = policies, rules
+                rules.update(self.state, clock())
+
+        return adopt
+
+    def answered(self, policy: str) -> None:
+        """A server told what there is to know of a policy."""
+        self.unanswered.discard(policy)
+        if self.confirmed and not self.unanswered:
+            self.settle()
+
+    def _rules(self, policies: Mapping[str, Release | None], before: Rules | None) -> Rules:
+        own, every = policies_of(self.name)
+        surroundings = Surroundings(
+            service=self.name,
+            lock=self.lock,
+            rng=self._rng,
+            tallies=self.state.tallies,
+            nobody=lambda: self._nobody(self),
+            statistics=self.statistics,
+        )
+        return Rules(
+            surroundings,
+            self._caller,
+            self._sequence,
+            self.state,
+            clock(),
+            service=policies.get(own),
+            namespace=policies.get(every),
+            before=before,
+        )
+
+    def pipeline(self, method: str, path: str = "", headers: Mapping[str, str] | None = None) -> Pipeline:
+        """What a call goes through."""
+        found = self.rules.by_method.get(method)
+        if found is not None:
+            return found
+        with self.lock:
+            return self.rules.pipeline(method, clock(), path, headers or {})
 
     def settle(self) -> None:
         """No server can be reached: whoever waits goes on with what there is."""
@@ -62,7 +137,7 @@ class Callee:
     def when(self, predicate: Predicate) -> Future[None]:
         """Return a future that is done as soon as ``predicate`` holds of this service."""
         future: Future[None] = Future()
-        with self._lock:
+        with self.lock:
             if not predicate(self):
                 self._waiting.append((predicate, future))
                 return future
@@ -71,30 +146,20 @@ class Callee:
 
     def listen(self, listener: Callable[[ServiceState], None]) -> Callable[[], None]:
         """Have ``listener`` told of every new state, by the stream's thread: it must not block. Returns how to stop."""
-        with self._lock:
+        with self.lock:
             self._listeners.append(listener)
             known = self.state if self.settled else None
         if known is not None:
             listener(known)
         return lambda: self._unlisten(listener)
 
-    def pick(self, rng: random.Random, exclude: Collection[str]) -> Endpoint | None:
-        """Return an endpoint that is not in ``exclude`` (ids), None when there is none."""
-        for _ in range(4):
-            endpoint = self.picker.pick(rng)
-            if endpoint is None or endpoint.id not in exclude:
-                return endpoint
-        left = [e for e in self.state.eligible() if e.id not in exclude]
-        rest = replace(self.state, healthy={e.id: e for e in left}, suspect={})
-        return build_picker("p2c", rest, self._sequence).pick(rng)
-
     def _unlisten(self, listener: Callable[[ServiceState], None]) -> None:
-        with self._lock:
+        with self.lock:
             if listener in self._listeners:
                 self._listeners.remove(listener)
 
     def _wake(self) -> None:
-        with self._lock:
+        with self.lock:
             done = [future for predicate, future in self._waiting if future.cancelled() or predicate(self)]
             self._waiting = [w for w in self._waiting if w[1] not in done]
         for future in done:
@@ -113,22 +178,32 @@ def is_settled(callee: Callee) -> bool:
 
 
 class Discovery:
-    """All services that are followed, by full name ``NAMESPACE/SERVICE``."""
+    """All services that are followed, by full name ``NAMESPACE/SERVICE``. ``load`` reads what was saved of one."""
 
     def __init__(
-        self, algorithm: Algorithm, new_tally: Callable[[], Tally], load: Callable[[str], ServiceState | None]
+        self,
+        caller: Caller,
+        nobody: Callable[[Callee], Exception],
+        load: Callable[[str], ServiceState | None],
+        load_policy: Callable[[str], Release | None],
     ) -> None:
-        self._algorithm = algorithm
-        self._new_tally = new_tally
+        self._caller = caller
+        self._nobody = nobody
         self._load = load
+        self._load_policy = load_policy
         self._lock = threading.Lock()
         self._callees: dict[str, Callee] = {}
+        self._gates: dict[str, Gate] = {}
+        # As the wire has them, for the disk.
+        self._policies: dict[str, Resource] = {}
 
     def revive(self) -> None:
         """Begin anew in a forked child: the parent's knowledge stays, to be confirmed; its calls are not ours."""
         self._lock = threading.Lock()
         for callee in self._callees.values():
             callee.revive(callee.state.unconfirmed())
+        for gate in self._gates.values():
+            gate.revive()
 
     def callee(self, name: str) -> tuple[Callee, bool]:
         """Return what is known of ``name`` and whether it is followed only from now on."""
@@ -137,12 +212,38 @@ class Discovery:
             return known, False
         # Read outside the lock: a slow disk must not hold up other services.
         state = self._load(name)
+        policies = {policy: self._load_policy(policy) for policy in policies_of(name)}
         with self._lock:
             known = self._callees.get(name)
             if known is not None:
                 return known, False
-            fresh = self._callees[name] = Callee(name, self._algorithm, state)
+            fresh = self._callees[name] = Callee(name, self._caller, self._nobody, state, self._newest(policies))
             return fresh, True
+
+    def gate(self, name: str, wake: Callable[[], None]) -> tuple[Gate, bool]:
+        """Return what lets calls into ``name``, which this process serves, and whether it is followed only from now on."""
+        known = self._gates.get(name)
+        if known is not None:
+            return known, False
+        policies = {policy: self._load_policy(policy) for policy in policies_of(name)}
+        with self._lock:
+            known = self._gates.get(name)
+            if known is not None:
+                return known, False
+            fresh = self._gates[name] = Gate(name, self._newest(policies), wake)
+            return fresh, True
+
+    def gates(self) -> list[Gate]:
+        """Return those of all services that this process serves."""
+        with self._lock:
+            return list(self._gates.values())
+
+    def _newest(self, policies: dict[str, Release | None]) -> dict[str, Release | None]:
+        """What another service of the namespace was told already is newer than the disk."""
+        told: dict[str, Release | None] = {}
+        for follower in (*self._callees.values(), *self._gates.values()):
+            told |= follower.policies
+        return {policy: told.get(policy, release) for policy, release in policies.items()}
 
     def callees(self) -> list[Callee]:
         """Return all that are followed."""
@@ -165,6 +266,40 @@ class Discovery:
         callee.swap(state)
         return None
 
+    def apply_policy(self, resource: Resource) -> Refusal | None:
+        """Apply a policy to all services that it holds for, or to none. Returns why it cannot be."""
+        concerned = (*self.callees(), *self.gates())
+        followers = [follower for follower in concerned if resource.name in policies_of(follower.name)]
+        refusal: Refusal | None = None
+        try:
+            release = read_release(resource)
+            adopt = [follower.prepare(resource.name, release) for follower in followers]
+        except Exception as error:
+            # Whatever is wrong with it: the last good one stays in force, and the operator is told.
+            reason = str(error) or type(error).__name__
+            logger.warning("policy.refused: %s version %d: %s", resource.name, resource.version, reason)
+            refusal = Refusal(kind=Kind.KIND_POLICY, name=resource.name, reason=reason[:_REASON_LIMIT])
+        else:
+            for step in adopt:
+                step()
+            self._policies[resource.name] = resource
+        for follower in followers:
+            follower.answered(resource.name)
+        return refusal
+
+    def policy(self, name: str) -> Resource | None:
+        """Return the policy that is in force, as the wire has it."""
+        return self._policies.get(name)
+
+    def unanswerable(self, keys: Collection[tuple[int, str]]) -> None:
+        """The server does not tell of these: nobody waits for them."""
+        for callee in self.callees():
+            if (Kind.KIND_ENDPOINTS, callee.name) in keys:
+                callee.settle()
+            for policy in policies_of(callee.name):
+                if (Kind.KIND_POLICY, policy) in keys:
+                    callee.answered(policy)
+
     def unreachable(self) -> None:
         """No server can be reached."""
         for callee in self.callees():
@@ -179,29 +314,16 @@ class Discovery:
         """Return what is known of a service that is followed."""
         return self._callees.get(name)
 
-    def report(self, limit: int) -> list[EndpointReport]:
-        """Return the calls since the last report, per endpoint, at most ``limit`` entries, most failures first."""
-        entries: list[EndpointReport] = []
-        for callee in self.callees():
-            # Copied in one step: callers add to it while we look.
-            for id_, tally in list(callee.state.tallies.items()):
-                if not tally.calls:
-                    continue
-                calls, failures = tally.take()
-                busy = max(0, tally.in_flight)
-                entries.append(
-                    EndpointReport(service=callee.name, endpoint=id_, calls=calls, failures=failures, in_flight=busy)
-                )
-        entries.sort(key=lambda e: (-e.failures, -e.calls))
-        return entries[:limit]
-
     def calling(self) -> int:
         """Return the number of calls in flight."""
         return sum(t.in_flight for c in self.callees() for t in list(c.state.tallies.values()))
 
-    def tally(self, callee: Callee, id_: str) -> Tally:
-        """Return the tally of an endpoint that is called for the first time."""
-        return callee.state.tallies.setdefault(id_, self._new_tally())
+
+def read_release(resource: Resource) -> Release | None:
+    """The policy of a resource, None when there is none (any more). Raises PolicyInvalid."""
+    if not resource.HasField("policy"):
+        return None
+    return Release(decode_policy(resource.policy.document), resource.version)
 
 
 def explain(callee: Callee, connected: bool, servers: tuple[str, ...], why: str) -> NoEndpoints:

@@ -122,10 +122,11 @@ class Disk:
         try:
             resource = self._source(key)
             if resource is None:
+                # Says nothing of whether the disk can be written to.
                 path.unlink(missing_ok=True)
-            else:
-                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                _replace(path, encode(Snapshot(resource, time.time()), self._key()))
+                return
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _replace(path, encode(Snapshot(resource, time.time()), self._key()))
         except (OSError, SnapshotInvalid) as error:
             if not self._failing:
                 logger.warning("snapshot.unwritable: %s: %s; going on without a snapshot on disk", path, error)

@@ -12,26 +12,28 @@ import logging
 import os
 import random
 import socket
-import sys
 import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 from trimtab.callbacks import Callbacks, Watch
-from trimtab.calls import InFlight, LockedTally, Pick
 from trimtab.configs import ConfigFile, LiveConfig, reader_of
-from trimtab.core.endpoints import Mismatch, ServiceState, Tally, decode
+from trimtab.core.calling.rules import Caller, Release
+from trimtab.core.endpoints import Mismatch, ServiceState, decode
 from trimtab.core.session import Arrived, Crowded, Event, Session, Step
-from trimtab.discovery import Callee, Discovery, explain
-from trimtab.disk import Disk
+from trimtab.discovery import Callee, Discovery, explain, policies_of, read_release
+from trimtab.disk import Disk, ResourceKey
 from trimtab.enrolment import Enrolment, Enrolments, describe, own_address
 from trimtab.errors import MeshClosed, NotConnected, SettingsInvalid
 from trimtab.fork import tell_of_forks
+from trimtab.gate import Gate
+from trimtab.reporting import Reporter
+from trimtab.serving import InFlight
 from trimtab.settings import Settings
 from trimtab.stream import Command, Link, Stream
 from trimtab.v1.mesh_pb2 import Refusal, Report
@@ -41,8 +43,6 @@ logger = logging.getLogger("trimtab")
 
 LoadSource = Callable[[], tuple[float, float]]
 
-_REPORT_PAUSE = 5.0
-_REPORT_LIMIT = 1000
 _PARK_TIMEOUT = 1.0
 
 
@@ -81,8 +81,8 @@ class Engine:
         self._ready: dict[str | tuple[str, str], Callee] = {}
         self._configs: dict[str, ConfigFile] = {}
         self._disk = Disk(settings, self._as_resource)
-        gil = getattr(sys, "_is_gil_enabled", lambda: True)()
-        self.discovery = Discovery(settings.algorithm, Tally if gil else LockedTally, self._from_disk)
+        caller = Caller(settings.name, settings.zone, uuid.uuid4().hex, settings.algorithm, self._circuit_changed)
+        self.discovery = Discovery(caller, self.no_endpoints, self._from_disk, self._policy_from_disk)
         self._rest()
         tell_of_forks(self)
         # A weak reference: an engine that was never used may go before the process does.
@@ -95,28 +95,21 @@ class Engine:
         self._stream: Stream | None = None
         self._enrolments = Enrolments()
         self._revision = 0
-        self._next_report = 0.0
+        self._reporter = Reporter()
 
     # Calling
 
-    def pick(self, service: str, namespace: str | None, exclude: Collection[str]) -> Pick | None:
-        """Return a pick of a service that is settled, None when it must be discovered first. Raises NoEndpoints."""
+    def ready(self, service: str, namespace: str | None) -> Callee | None:
+        """Return a service that is settled, None when it must be discovered first."""
         # Every call goes through here: nothing is looked up or called that need not be.
-        callee = self._ready.get(service if namespace is None else (service, namespace))
-        if callee is None:
-            return None
-        endpoint = callee.picker.pick(self._rng) if not exclude else callee.pick(self._rng, exclude)
-        if endpoint is None:
-            raise self.no_endpoints(callee)
-        tally = callee.state.tallies.get(endpoint.id)
-        return Pick(endpoint, self.discovery.tally(callee, endpoint.id) if tally is None else tally)
+        return self._ready.get(service if namespace is None else (service, namespace))
 
     def discover(self, service: str, namespace: str | None = None) -> Callee:
         """Return what is known of a service, following it from now on. Raises MeshClosed and SettingsInvalid."""
         callee, fresh = self.discovery.callee(self.service_name(service, namespace))
         started = self._ensure()
         if fresh and not started:
-            self.post(lambda session, now: session.subscribe([(Kind.KIND_ENDPOINTS, callee.name)]))
+            self.post(lambda session, now: session.subscribe(_resources(callee.name)))
         return callee
 
     def remember(self, service: str, namespace: str | None, callee: Callee) -> None:
@@ -131,7 +124,17 @@ class Engine:
             return
         self._ready = {key: callee for key, callee in self._ready.items() if callee.name != name}
         if self._stream is not None:
-            self.post(lambda session, now: session.unsubscribe([(Kind.KIND_ENDPOINTS, name)]))
+            # A policy of the whole namespace is followed for as long as any service of it is.
+            needed = set(self._followed())
+            self.post(lambda session, now: session.unsubscribe([k for k in _resources(name) if k not in needed]))
+
+    def gate(self, service: str, namespace: str | None = None) -> Gate:
+        """Return what lets calls into a service that this process serves, following its policies from now on."""
+        gate, fresh = self.discovery.gate(self.service_name(service, namespace), self.wake)
+        started = self._ensure()
+        if fresh and not started:
+            self.post(lambda session, now: session.subscribe(_policies(gate.name)))
+        return gate
 
     def watch(self, service: str, callback: Callable[[ServiceState], object]) -> Watch:
         """Have a callback told of every new state of a service."""
@@ -312,11 +315,18 @@ class Engine:
             if self._stream is not None:
                 return False
             session = Session(self._node(), self._rng, self._load, self._report)
-            session.subscribe((Kind.KIND_ENDPOINTS, c.name) for c in self.discovery.callees())
+            session.subscribe(self._followed())
             session.subscribe((Kind.KIND_CONFIG, name) for name in list(self._configs))
             self._stream = Stream(self.settings, session, self)
             self._stream.start()
             return True
+
+    def _followed(self) -> Iterator[ResourceKey]:
+        """What the services that are called and served need to be known of."""
+        for callee in self.discovery.callees():
+            yield from _resources(callee.name)
+        for gate in self.discovery.gates():
+            yield from _policies(gate.name)
 
     def _node(self) -> Node:
         try:
@@ -348,13 +358,14 @@ class Engine:
             cpu = memory = -1.0
         return Load(cpu=cpu, memory=memory, serving=max(0, int(self.serving)), calling=max(0, self.discovery.calling()))
 
-    def _report(self) -> Report | None:
-        now = time.monotonic()
-        if now < self._next_report:
-            return None
-        self._next_report = now + _REPORT_PAUSE
-        entries = self.discovery.report(_REPORT_LIMIT)
-        return Report(endpoints=entries) if entries else None
+    def _report(self, whole: bool) -> Report | None:
+        return self._reporter.report(self.discovery.callees(), whole, time.monotonic())
+
+    def _circuit_changed(self) -> None:
+        """A circuit opened, half-opened or closed. Called with its service's lock held: only leaves a note."""
+        stream = self._stream
+        if stream is not None and not self.closed:
+            stream.post(Session.report_soon)
 
     # What the stream tells (its thread)
 
@@ -363,10 +374,10 @@ class Engine:
         match event:
             case Arrived(delta):
                 self._revision = max(self._revision, delta.version)
-            case Crowded(names, limit):
-                logger.warning(
-                    "stream.too_many_subscriptions: the server takes %d, not followed: %s", limit, ", ".join(names[:10])
-                )
+            case Crowded(keys, limit):
+                told = ", ".join(f"{Kind.Name(kind)[5:].lower()} {name}" for kind, name in keys[:10])
+                logger.warning("stream.too_many_subscriptions: the server takes %d, not followed: %s", limit, told)
+                self.discovery.unanswerable(keys)
         return self._enrolments.happened(event, session, now)
 
     def apply(self, resource: Resource) -> Refusal | None:
@@ -374,6 +385,8 @@ class Engine:
         refusal: Refusal | None = None
         if resource.kind == Kind.KIND_ENDPOINTS:
             refusal = self.discovery.apply(resource)
+        elif resource.kind == Kind.KIND_POLICY:
+            refusal = self.discovery.apply_policy(resource)
         elif resource.kind == Kind.KIND_CONFIG:
             file = self._configs.get(resource.name)
             refusal = file.apply(resource) if file is not None else None
@@ -405,12 +418,25 @@ class Engine:
         logger.info("%s: %d endpoints from a snapshot %.0f s old", name, len(state.endpoints), age)
         return state.unconfirmed()
 
+    def _policy_from_disk(self, name: str) -> Release | None:
+        saved = self._disk.load((Kind.KIND_POLICY, name))
+        if saved is None:
+            return None
+        try:
+            return read_release(saved.resource)
+        except ValueError as error:
+            logger.warning("snapshot.invalid: policy %s: %s", name, error)
+            return None
+
     def _as_resource(self, key: tuple[int, str]) -> Resource | None:
         kind, name = key
         if kind == Kind.KIND_CONFIG:
             file = self._configs.get(name)
             good = file.good if file is not None else None
             return good if good is not None and good.HasField("config") else None
+        if kind == Kind.KIND_POLICY:
+            policy = self.discovery.policy(name)
+            return policy if policy is not None and policy.HasField("policy") else None
         callee = self.discovery.find(name)
         return callee.state.to_resource() if callee is not None and callee.state.version else None
 
@@ -438,6 +464,16 @@ class Engine:
         self.discovery.revive()
         for file in self._configs.values():
             file.revive()
+
+
+def _resources(service: str) -> list[ResourceKey]:
+    """What is followed for a service: its endpoints and the policies that hold for it."""
+    return [(Kind.KIND_ENDPOINTS, service), *_policies(service)]
+
+
+def _policies(service: str) -> list[ResourceKey]:
+    """The policies that hold for a service."""
+    return [(Kind.KIND_POLICY, policy) for policy in policies_of(service)]
 
 
 def _close(reference: weakref.ref[Engine]) -> None:

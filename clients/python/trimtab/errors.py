@@ -2,6 +2,13 @@
 
 TrimtabError                  .code, stable; .message; .hint
 ├── NoEndpoints               nobody to call: says what is known of the service
+├── Rejected                  a policy kept the call from being sent: .retry_after, seconds until it is worth another try
+│   ├── RateLimited           more calls than the rate limit allows
+│   ├── CircuitOpen           the calls before it failed
+│   └── Overloaded            too many calls are under way, or the callee refuses most of them
+├── DeadlineExceeded          the time for the whole call, all attempts included, is over
+├── FaultInjected             the policy asked for this failure
+├── RetriesExhausted          every attempt failed: .attempts
 ├── Refused                   a server refused a request: the server's own code, hint and violations
 ├── NotConnected              the request needs a server and none could be reached in time
 ├── SnapshotInvalid           a disk snapshot that is corrupt, foreign or of another format
@@ -50,6 +57,61 @@ class NoEndpoints(TrimtabError):
     def __init__(self, message: str, *, service: str = "", hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.service = service
+
+
+class Rejected(TrimtabError):
+    """A policy kept the call from being sent. ``retry_after``: seconds until it is worth another try; inf: not by waiting."""
+
+    code = "call.rejected"
+
+    def __init__(self, message: str, *, retry_after: float = 0.0, service: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+        self.service = service
+
+
+class RateLimited(Rejected):
+    """More calls than the rate limit of the policy allows."""
+
+    code = "call.rate_limited"
+
+
+class CircuitOpen(Rejected):
+    """The circuit is open: the calls before this one failed, or were too slow, or an operator opened it."""
+
+    code = "call.circuit_open"
+
+
+class Overloaded(Rejected):
+    """Too many calls are under way already, or the callee refuses most of what it is sent."""
+
+    code = "call.overloaded"
+
+
+class DeadlineExceeded(TrimtabError):
+    """The time for the whole call, all attempts and waits included, is over."""
+
+    code = "call.deadline_exceeded"
+
+
+class FaultInjected(TrimtabError):
+    """The policy of the service asks for this failure. ``condition``: what it stands for, as ``503`` or ``connect-failure``."""
+
+    code = "call.fault_injected"
+
+    def __init__(self, condition: str) -> None:
+        super().__init__(f"{condition}, injected by the service's policy", hint="remove its fault section")
+        self.condition = condition
+
+
+class RetriesExhausted(TrimtabError):
+    """Every attempt failed. ``attempts`` tells each endpoint that was tried and how it failed; the cause is the last failure."""
+
+    code = "call.retries_exhausted"
+
+    def __init__(self, message: str, attempts: Sequence[object] = (), *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.attempts = tuple(attempts)
 
 
 class Refused(TrimtabError):

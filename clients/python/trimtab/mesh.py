@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from types import TracebackType
 from typing import Any, TypeVar, Unpack, overload
 
 from trimtab.callbacks import Watch
-from trimtab.calls import InFlight, Pick
+from trimtab.calling.attempts import AttemptBlock, attempts
+from trimtab.calling.context import deadline
+from trimtab.calling.drive import clock
+from trimtab.calling.guard import Guarded, blame
+from trimtab.calling.pick import Pick
 from trimtab.configs import MISSING, LiveConfig
 from trimtab.core.endpoints import Endpoint, ServiceState
 from trimtab.discovery import Callee, has_endpoint, is_settled
 from trimtab.engine import Engine, LoadSource, Status
 from trimtab.enrolment import State
-from trimtab.errors import ConfigInvalid, MeshClosed
+from trimtab.errors import ConfigInvalid
+from trimtab.gate import Gate
 from trimtab.registration import Registration
+from trimtab.serving import InFlight
 from trimtab.settings import Options, resolve
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def usable(live: LiveConfig[Any], default: Any) -> LiveConfig[Any]:
@@ -74,17 +81,67 @@ class Mesh:
     def pick(self, service: str, *, namespace: str | None = None, exclude: Collection[str] = ()) -> Pick:
         """Choose an endpoint for one call; ``exclude`` names the ids already tried.
 
-        The first use of a service waits up to ``discovery_timeout``, later ones never. Raises NoEndpoints, MeshClosed.
+        The policy of the service holds for it, but for retries. The first use of a service waits up to ``discovery_timeout``,
+        later ones never. Raises NoEndpoints, Rejected, MeshClosed.
         """
-        pick = self._engine.pick(service, namespace, exclude)
-        if pick is not None:
-            return pick
-        callee = self._discover(service, namespace)
-        self._engine.remember(service, namespace, callee)
-        found = self._engine.pick(service, namespace, exclude)
-        if found is None:
-            raise MeshClosed
-        return found
+        pipeline = self.callee(service, namespace).pipeline("")
+        return Pick(pipeline, pipeline.begin(clock(), deadline=deadline.get(), exclude=exclude))
+
+    def callee(self, service: str, namespace: str | None = None) -> Callee:
+        """Return a service as calls see it, after waiting for what there is to know of it. Raises MeshClosed."""
+        callee = self._engine.ready(service, namespace)
+        if callee is None:
+            callee = self._discover(service, namespace)
+            self._engine.remember(service, namespace, callee)
+        return callee
+
+    def guard(
+        self,
+        service: str,
+        *,
+        method: str = "",
+        namespace: str | None = None,
+        fallback: Callable[..., Any] | None = None,
+        idempotent: bool = False,
+        ignore: tuple[type[BaseException], ...] = (),
+    ) -> Callable[[F], F]:
+        """Make calls of a function, ``def`` or ``async def``, calls to a service: under its policy, whatever protocol they speak.
+
+        A function with a parameter ``endpoint`` is given the one that was picked. ``fallback`` is called with the same arguments
+        when a call failed for good; ``idempotent``: calling twice does no harm; ``ignore``: exceptions that are no failure
+        of the service. The guarded function has ``.traced(...)``, which returns the value and the call's trace.
+        """
+
+        def decorate(function: F) -> F:
+            guarded = Guarded(
+                function,
+                ready=lambda: self._engine.ready(service, namespace),
+                discover=lambda: self.callee(service, namespace),
+                method=method,
+                fallback=fallback,
+                idempotent=idempotent,
+                ignore=ignore,
+            )
+            return guarded.wrapped()  # type: ignore[return-value]
+
+        return decorate
+
+    def attempts(
+        self,
+        service: str,
+        *,
+        method: str = "",
+        namespace: str | None = None,
+        idempotent: bool = False,
+        ignore: tuple[type[BaseException], ...] = (),
+    ) -> Iterator[AttemptBlock]:
+        """Yield an attempt at a time, as the service's policy allows: ``with attempt as endpoint: …``.
+
+        Raises what keeps the call from being sent, and what the last attempt raised.
+        """
+        pipeline = self.callee(service, namespace).pipeline(method)
+        call = pipeline.begin(clock(), method=method, deadline=deadline.get(), idempotent=idempotent)
+        return attempts(pipeline, call, lambda error: blame(error, ignore))
 
     def endpoints(self, service: str, *, namespace: str | None = None) -> tuple[Endpoint, ...]:
         """Return all known endpoints, whatever their health."""
@@ -181,6 +238,13 @@ class Mesh:
                 self._engine.amend(enrolment, None)
                 raise self._engine.unanswered(enrolment, timeout) from None
         return Registration(self._engine, enrolment)
+
+    def gate(self, service: str, *, namespace: str | None = None) -> Gate:
+        """Return what lets calls into a service that this process serves, as the ``server`` sections of its policies say.
+
+        Does not wait: until a server told the policies, those of the disk snapshot hold. Raises MeshClosed.
+        """
+        return self._engine.gate(service, namespace)
 
     # Itself
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict, Unpack
 
-from trimtab.core.picker import ALGORITHMS, Algorithm
 from trimtab.errors import SettingsInvalid
 
 DEFAULT_SERVER = "127.0.0.1:7071"
 _SCHEMES = {"https://": True, "http://": False}
+
+# Those that need nothing but the endpoints; a policy has all of them, with their settings.
+ALGORITHMS = ("p2c", "least_request", "round_robin", "random", "pick_first")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +30,7 @@ class Settings:
     tls: Tls | None
     snapshot_dir: Path | None
     discovery_timeout: float
-    algorithm: Algorithm
+    algorithm: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Options(TypedDict, total=False):
     snapshot: bool
     snapshot_dir: str | Path | None
     discovery_timeout: float
-    algorithm: Algorithm
+    algorithm: str
 
 
 def resolve(

@@ -8,7 +8,7 @@ import time
 import pytest
 from trimtab import Mesh, MeshClosed, NoEndpoints, ServiceState, SettingsInvalid
 from trimtab.v1.mesh_pb2 import Delta, ServerMessage
-from trimtab.v1.types_pb2 import HEALTH_DRAINING, HEALTH_SUSPECT, KIND_ENDPOINTS, Endpoints, Resource
+from trimtab.v1.types_pb2 import HEALTH_DRAINING, HEALTH_SUSPECT, KIND_ENDPOINTS, KIND_POLICY, Endpoints, Resource
 
 from tests.component.sdk.conftest import MakeMesh, until
 from tests.support.fake_mesh import FakeMesh, endpoint
@@ -33,7 +33,8 @@ def test_making_a_mesh_needs_no_server_and_no_time(make_mesh: MakeMesh) -> None:
 def test_the_first_use_of_a_service_discovers_it(mesh: Mesh, server: FakeMesh) -> None:
     server.store.put(ORDERS, endpoint("a"), endpoint("b"))
     assert picked(mesh) == {"a", "b"}
-    assert [s.name for h in server.sent("hello") for s in h.subscriptions] == [ORDERS]
+    followed = [(s.kind, s.name) for h in server.sent("hello") for s in h.subscriptions]
+    assert followed == [(KIND_ENDPOINTS, ORDERS), (KIND_POLICY, ORDERS), (KIND_POLICY, "default/*")]
 
 
 def test_a_service_of_another_namespace_is_named_in_full(mesh: Mesh, server: FakeMesh) -> None:
@@ -59,7 +60,7 @@ def test_every_change_is_acknowledged(mesh: Mesh, server: FakeMesh) -> None:
     for weight in range(1, 6):
         server.store.put(ORDERS, endpoint("a", weight=weight))
     until(lambda: mesh.endpoints("orders")[0].weight == 5)
-    until(lambda: [a.nonce for a in server.sent("ack")] == [1, 2, 3, 4, 5, 6])
+    until(lambda: [a.nonce for a in server.sent("ack")] == list(range(1, 9)))
     assert mesh.status().revision == server.store.revision
 
 
@@ -247,7 +248,7 @@ def test_many_threads_pick_while_everything_changes(mesh: Mesh, server: FakeMesh
 
 
 def test_more_services_than_the_server_takes_are_refused_without_losing_the_others(make_mesh: MakeMesh) -> None:
-    with FakeMesh(max_subscriptions=1) as server:
+    with FakeMesh(max_subscriptions=3) as server:
         server.store.put(ORDERS, endpoint("a"))
         mesh = make_mesh(server, discovery_timeout=0.3)
         assert picked(mesh) == {"a"}

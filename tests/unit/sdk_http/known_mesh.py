@@ -3,57 +3,72 @@
 from __future__ import annotations
 
 import json
+import random
 import socket
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from textwrap import indent
 from typing import Any
 
-from trimtab.core.endpoints import Endpoint, Health, Tally
+from trimtab.core.calling.rules import Caller, Release
+from trimtab.core.endpoints import Endpoint, Health, ServiceState
+from trimtab.discovery import Callee
 from trimtab.errors import NoEndpoints
+from trimtab.policy.reading import read
 
 
-class KnownPick:
-    """Counts in flight until it is done, and remembers how it went."""
+class FromTheFirst(random.Random):
+    """Lets a rotation begin with the first endpoint."""
 
-    def __init__(self, endpoint: Endpoint, tally: Tally, outcomes: list[tuple[str, bool]]) -> None:
-        self.endpoint = endpoint
-        self._tally = tally
-        self._outcomes = outcomes
-        tally.start()
-
-    def done(self, ok: bool = True) -> None:
-        self._tally.finish(ok)
-        self._outcomes.append((self.endpoint.id, ok))
+    def getrandbits(self, k: int) -> int:
+        return 0
 
 
 class KnownMesh:
-    """Picks the first endpoint that is not excluded."""
+    """A mesh with one service behind every name, under one policy. Takes the endpoints in turn."""
 
-    def __init__(self, *endpoints: Endpoint) -> None:
-        self.endpoints = list(endpoints)
-        self.tally = Tally()
+    def __init__(self, *endpoints: Endpoint, policy: str = "default: {}") -> None:
+        caller = Caller("tests", "", "tests", "round_robin", lambda: None)
+        known = {endpoint.id: endpoint for endpoint in endpoints}
+        state = ServiceState("default/orders", 1, 1, known, known)
+        document = read(f"""
+apiVersion: trimtab/v1
+kind: ServicePolicy
+metadata: {{name: orders, namespace: default}}
+spec:
+{indent(policy, "  ")}
+""")
+        self.service = Callee("default/orders", caller, self._nobody, state, {"default/orders": Release(document, 7)}, FromTheFirst())
         self.asked: list[tuple[str, str | None]] = []
-        self.outcomes: list[tuple[str, bool]] = []
 
-    def pick(self, service: str, *, namespace: str | None = None, exclude: Collection[str] = ()) -> KnownPick:
+    def callee(self, service: str, namespace: str | None = None) -> Callee:
         self.asked.append((service, namespace))
-        for endpoint in self.endpoints:
-            if endpoint.id not in exclude:
-                return KnownPick(endpoint, self.tally, self.outcomes)
-        raise NoEndpoints(f"no endpoint of {service} is known", service=service)
+        return self.service
+
+    @staticmethod
+    def _nobody(callee: Callee) -> Exception:
+        return NoEndpoints("no endpoint of orders is known", service="orders")
 
     @property
     def in_flight(self) -> int:
-        return self.tally.in_flight
+        return sum(tally.in_flight for tally in self.service.state.tallies.values())
+
+    @property
+    def outcomes(self) -> list[tuple[str, bool]]:
+        """Whether each counted attempt went well, by endpoint in the order of their first attempts, failures first."""
+        told: list[tuple[str, bool]] = []
+        for id_, tally in self.service.state.tallies.items():
+            told += [(id_, False)] * tally.failures + [(id_, True)] * (tally.calls - tally.failures)
+        return told
 
 
 class AsyncKnownMesh(KnownMesh):
     """The asynchronous twin."""
 
-    async def pick(self, service: str, *, namespace: str | None = None, exclude: Collection[str] = ()) -> KnownPick:  # type: ignore[override]
-        return super().pick(service, namespace=namespace, exclude=exclude)
+    async def callee(self, service: str, namespace: str | None = None) -> Callee:  # type: ignore[override]
+        return super().callee(service, namespace)
 
 
 def endpoint_at(port: int, id_: str = "a", **metadata: str) -> Endpoint:
@@ -98,7 +113,10 @@ class Origin(BaseHTTPRequestHandler):
             self._echo()
 
     def do_POST(self) -> None:
-        self._echo()
+        if self.path.startswith("/hangup"):
+            self.close_connection = True
+        else:
+            self._echo()
 
     def _echo(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)

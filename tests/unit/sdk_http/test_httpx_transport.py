@@ -149,11 +149,13 @@ async def test_no_endpoint_is_an_error_of_the_mesh_and_of_the_library(caller: Ca
     assert caught.value.request.method == "GET"
 
 
-async def test_a_server_that_hangs_up_is_not_asked_again_and_is_named(caller: Caller, port: int) -> None:
+async def test_a_server_that_hangs_up_on_what_must_not_be_repeated_is_not_asked_again_and_is_named(
+    caller: Caller, port: int
+) -> None:
     mesh = caller.mesh(endpoint_at(port), endpoint_at(port, "b"))
     async with caller.client(mesh) as http:
         with pytest.raises(caller.library.RemoteProtocolError, match=f"orders at 127.0.0.1:{port}") as caught:
-            await http.request("GET", "mesh://orders/hangup")
+            await http.request("POST", "mesh://orders/hangup")
     assert caught.value.trimtab.endpoint.id == "a"
     assert mesh.outcomes == [("a", False)]
     assert mesh.in_flight == 0
@@ -173,7 +175,7 @@ async def test_a_server_error_is_an_answer_and_counts_as_a_failure(caller: Calle
     mesh = caller.mesh(endpoint_at(port))
     async with caller.client(mesh) as http:
         assert (await http.request("GET", "mesh://orders/fail")).status_code == 503
-    assert mesh.outcomes == [("a", False)]
+    assert set(mesh.outcomes) == {("a", False)}
 
 
 async def test_a_call_is_in_flight_until_its_body_is_closed(caller: Caller, port: int) -> None:
@@ -235,7 +237,7 @@ async def test_a_cancelled_call_is_no_longer_in_flight(port: int) -> None:
             await call
     held.close()
     await held.wait_closed()
-    assert mesh.outcomes == [("a", False)]
+    assert mesh.outcomes == []
     assert mesh.in_flight == 0
 
 

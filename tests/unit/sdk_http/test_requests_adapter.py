@@ -97,10 +97,10 @@ def test_a_callers_own_error_while_reading_is_not_the_endpoints_failure(port: in
     assert mesh.outcomes == [("a", True)]
 
 
-def test_a_server_that_hangs_up_is_not_asked_again_and_is_named(port: int) -> None:
+def test_a_server_that_hangs_up_on_what_must_not_be_repeated_is_not_asked_again_and_is_named(port: int) -> None:
     mesh = KnownMesh(endpoint_at(port), endpoint_at(port, "b"))
     with session_on(mesh) as session, pytest.raises(requests.ConnectionError) as caught:
-        session.get("mesh://orders/hangup")
+        session.post("mesh://orders/hangup")
     assert caught.value.trimtab.endpoint.port == port  # type: ignore[attr-defined]
     assert any(f"127.0.0.1:{port}" in note for note in caught.value.__notes__)
     assert mesh.outcomes == [("a", False)]

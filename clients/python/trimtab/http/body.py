@@ -2,80 +2,109 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-from trimtab.http.exchange import PickView, Trace, name_endpoint
+from trimtab.calling.drive import clock
+from trimtab.core.calling.call import Call
+from trimtab.http.meaning import name_endpoint
 
 
-class Call:
-    """A call in flight: it ends exactly once, when its response is closed or breaks."""
+class Reading:
+    """A call whose answer is being read: it ends exactly once, when its body is closed or breaks.
 
-    def __init__(self, pick: PickView, release: Callable[[], None], trace: Trace, ok: bool) -> None:
-        self._pick = pick
-        self._release = release
-        self._trace = trace
-        self._ok = ok
-        self._lock = threading.Lock()
-        self._over = False
+    ``keep`` is given the whole body when it was read to its end and is not larger than ``largest`` bytes.
+    """
+
+    def __init__(
+        self, call: Call, release: Callable[[], None], keep: Callable[[bytes], None] | None = None, largest: int = 0
+    ) -> None:
+        self._call = call
+        self._keep = keep
+        self._largest = largest
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._ends = [release]  # taken out by whoever ends the call: popping is done by one only
+
+    def read(self, chunk: bytes) -> None:
+        """A part of the body."""
+        if self._keep is not None:
+            self._size += len(chunk)
+            if self._size > self._largest:
+                self._keep = None
+                self._chunks.clear()
+            else:
+                self._chunks.append(chunk)
+
+    def finished(self) -> None:
+        """The body came to its end."""
+        if self._keep is not None:
+            self._keep(b"".join(self._chunks))
+            self._keep = None
 
     def broke(self, error: Exception) -> None:
         """The answer broke while it was read: the call failed, and its error says where."""
-        name_endpoint(error, self._trace)
-        self._ok = False
-        self.end()
+        name_endpoint(error, self._call)
+        self._end(broke=True)
 
     def end(self) -> None:
         """Nobody reads any more. Saying it twice is saying it once."""
-        with self._lock:
-            if self._over:
-                return
-            self._over = True
-        self._release()
-        self._pick.done(self._ok)
+        self._end(broke=False)
+
+    def _end(self, *, broke: bool) -> None:
+        try:
+            release = self._ends.pop()
+        except IndexError:
+            return
+        release()
+        self._call.pipeline.over(self._call, clock(), broke=broke)
 
 
 class Body:
     """A response body that ends its call when it is closed. An answer can break after its status 200 was seen."""
 
-    def __init__(self, body: Any, call: Call) -> None:
+    def __init__(self, body: Any, reading: Reading) -> None:
         self._body = body
-        self._call = call
+        self._reading = reading
 
     def __iter__(self) -> Iterator[bytes]:
         try:
-            yield from self._body
+            for chunk in self._body:
+                self._reading.read(chunk)
+                yield chunk
         except Exception as error:
-            self._call.broke(error)
+            self._reading.broke(error)
             raise
+        self._reading.finished()
 
     def close(self) -> None:
         """Close the library's stream and end the call."""
         try:
             self._body.close()
         finally:
-            self._call.end()
+            self._reading.end()
 
 
 class AsyncBody:
     """The asynchronous twin of Body."""
 
-    def __init__(self, body: Any, call: Call) -> None:
+    def __init__(self, body: Any, reading: Reading) -> None:
         self._body = body
-        self._call = call
+        self._reading = reading
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
             async for chunk in self._body:
+                self._reading.read(chunk)
                 yield chunk
         except Exception as error:
-            self._call.broke(error)
+            self._reading.broke(error)
             raise
+        self._reading.finished()
 
     async def aclose(self) -> None:
         """Close the library's stream and end the call."""
         try:
             await self._body.aclose()
         finally:
-            self._call.end()
+            self._reading.end()

@@ -1,151 +1,171 @@
-"""One call over HTTP as a plan: which endpoint, what when it cannot be reached, and how the call is accounted for.
-
-The plan does no I/O. It yields the next thing to do, a callable without arguments, and is sent the outcome or thrown the
-failure, so that one implementation serves blocking and asynchronous clients of any library.
-"""
+"""One HTTP request on its way through the call path, whichever library sends it."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Generator
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Protocol, cast
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
 
-from trimtab.core.endpoints import Endpoint
-from trimtab.errors import NoEndpoints
+from trimtab.calling.context import deadline as inherited
+from trimtab.calling.drive import call_of, clock, run
+from trimtab.core.calling.call import Call
+from trimtab.core.calling.fallbacks import Reason, reason
+from trimtab.core.calling.pipeline import Pipeline
+from trimtab.core.retrying.conditions import IDEMPOTENT_METHODS, Outcome, idempotent
+from trimtab.errors import DeadlineExceeded, MeshClosed, NoEndpoints, Rejected, RetriesExhausted
+from trimtab.http.meaning import TIMEOUT, adopt, exhausted, name_endpoint, too_late
+from trimtab.http.target import Target
 
-# A refused connection proves that nothing was sent, so that another endpoint may be tried without asking whether the
-# request is idempotent. Three is enough to step over a dying machine without hiding that a whole service is away.
-MAX_ENDPOINTS = 3
+
+class Answer(NamedTuple):
+    """What is kept of a good answer, to be given again when there is no new one."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
 
 
-class PickView(Protocol):
-    """An endpoint that was picked; the call counts as in flight there until ``done``."""
+class Exchange(ABC):
+    """A request, and how its library sends it and builds its responses. A transport of ``calling.drive``."""
+
+    method: str
+    url: str
+
+    # What the driver needs
+
+    @abstractmethod
+    async def send(self, call: Call) -> Any:
+        """Send it to the call's endpoint. Raises what the library raises."""
+
+    @abstractmethod
+    def judge(self, answer: Any) -> Outcome:
+        """What an answer means."""
+
+    @abstractmethod
+    def blame(self, error: BaseException) -> Outcome:
+        """What an exception of ``send`` means."""
+
+    @abstractmethod
+    async def discard(self, answer: Any) -> None:
+        """Give the connection of an answer back unread."""
+
+    @abstractmethod
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+    # What a request of this library is
+
+    @abstractmethod
+    def facts(self) -> tuple[str, Any]:
+        """Path without query, and headers."""
 
     @property
-    def endpoint(self) -> Endpoint:
-        """Where the call goes."""
-        ...
+    @abstractmethod
+    def repeatable(self) -> bool:
+        """The body can be sent again: it is not made while it is sent."""
 
-    def done(self, ok: bool = True) -> None:
-        """The call is over."""
-        ...
+    @abstractmethod
+    def answered(self, answer: Any, call: Call) -> None:
+        """This is the answer that the caller gets: have its body end the call, and leave the trace on it."""
 
+    @abstractmethod
+    def restored(self, value: Answer | Any, status: int, call: Call) -> Any:
+        """A response from what a fallback holds: an Answer that was kept, or a JSON value with ``status``."""
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One endpoint that was tried; ``error`` is empty for the one that answered."""
-
-    endpoint: Endpoint
-    error: str = ""
-
-    def __str__(self) -> str:
-        where = f"{self.endpoint.id} ({self.endpoint.target})"
-        return f"{where}: {self.error}" if self.error else where
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """What happened to a call: every endpoint that was tried, the last one being the one that answered."""
-
-    service: str
-    attempts: tuple[Attempt, ...]
+    @abstractmethod
+    def failed(self, error: BaseException) -> bool:
+        """Whether an exception is the library's way to say that a request failed on the wire."""
 
     @property
-    def endpoint(self) -> Endpoint:
-        """The endpoint that answered (or failed last): ``.id``, ``.address``, ``.port``, ``.metadata``."""
-        return self.attempts[-1].endpoint
+    def identity(self) -> tuple[str, str]:
+        """What makes two requests ask for the same."""
+        return self.method, self.url
 
+    def begin(self, pipeline: Pipeline) -> Call:
+        """Let the call in. Raises what refuses it."""
+        call = pipeline.begin(
+            clock(),
+            method=self.method,
+            deadline=inherited.get(),
+            idempotent=self.method in IDEMPOTENT_METHODS or idempotent(self.method, self.facts()[1]),
+            headers=self.facts()[1] if pipeline.keyed else None,
+        )
+        if not self.repeatable:
+            call.once = True
+        return call
 
-class Unreachable(Exception):
-    """No endpoint that was tried could be connected to; nothing was sent. The transports translate it."""
-
-    def __init__(self, trace: Trace, cause: Exception) -> None:
-        tried = "; ".join(str(attempt) for attempt in trace.attempts)
-        super().__init__(f"{trace.service}: no connection to any of {len(trace.attempts)} endpoint(s) tried: {tried}")
-        self.trace = trace
-        self.cause = cause
-
-
-Plan = Generator[Callable[[], Any], Any, tuple[Any, PickView, Trace]]
-
-
-def exchange(
-    service: str,
-    choose: Callable[[Collection[str]], Any],
-    send: Callable[[PickView], Any],
-    never_sent: Callable[[BaseException], bool],
-) -> Plan:
-    """The plan of one call; it returns the answer, the pick (still counted as in flight) and the trace.
-
-    ``choose`` picks an endpoint other than the given ids, ``send`` sends the request there, ``never_sent`` tells the
-    failures after which nothing can have reached the callee. Raises NoEndpoints when there is none to pick, Unreachable
-    when none could be connected to, and else what ``send`` raised, with the endpoint named in it.
-    """
-    tried: list[Attempt] = []
-    failure: Exception | None = None
-    while len(tried) < MAX_ENDPOINTS:
-        try:
-            pick = yield partial(choose, [attempt.endpoint.id for attempt in tried])
-        except NoEndpoints:
-            if failure is None:
-                raise
-            break
-        try:
-            response = yield partial(send, pick)
-        except BaseException as error:
-            pick.done(False)
-            attempt = Attempt(pick.endpoint, _words(error))
-            if not isinstance(error, Exception) or not never_sent(error):
-                name_endpoint(error, Trace(service, (*tried, attempt)))
-                raise
-            tried.append(attempt)
-            failure = error
+    def told(self, error: Exception) -> Exception:
+        """What the failure of a call is told as: every attempt when there were several, else where it happened."""
+        call = error.__dict__.get("trimtab")
+        if not isinstance(call, Call) or isinstance(error, (Rejected, NoEndpoints)):
+            return error
+        if call.deadline is not None and self.blame(error) is TIMEOUT and clock() >= call.deadline:
+            told: Exception = DeadlineExceeded(too_late(call, clock()))
+        elif len(call.attempts) > 1 and self.failed(error):
+            told = adopt(RetriesExhausted(exhausted(call), call.attempts), type(error))
         else:
-            return response, pick, Trace(service, (*tried, Attempt(pick.endpoint)))
-    assert failure is not None
-    raise Unreachable(Trace(service, tuple(tried)), failure)
+            name_endpoint(error, call)
+            return error
+        told.__dict__["trimtab"] = call
+        return told
 
 
-def drive(plan: Plan) -> tuple[Any, PickView, Trace]:
-    """Carries a plan out in the calling thread."""
-    try:
-        step = next(plan)
-        while True:
-            try:
-                outcome = step()
-            except BaseException as error:
-                step = plan.throw(error)
-            else:
-                step = plan.send(outcome)
-    except StopIteration as end:
-        return cast("tuple[Any, PickView, Trace]", end.value)
+Find = Callable[[Target], Awaitable[Any]]
 
 
-async def drive_async(plan: Plan) -> tuple[Any, PickView, Trace]:
-    """Carries a plan out whose steps return awaitables."""
-    try:
-        step = next(plan)
-        while True:
-            try:
-                outcome = await cast("Awaitable[Any]", step())
-            except BaseException as error:
-                step = plan.throw(error)
-            else:
-                step = plan.send(outcome)
-    except StopIteration as end:
-        return cast("tuple[Any, PickView, Trace]", end.value)
+async def through(exchange: Exchange, target: Target, find: Find, *, is_fallback: bool = False) -> Any:
+    """Return the answer of ``target``, or what its policy has instead. ``find`` returns a service as calls see it.
 
-
-def name_endpoint(error: BaseException, trace: Trace) -> None:
-    """Says in a library's own error which endpoint it was, and leaves the trace on it as ``error.trimtab``."""
-    where = f"[{trace.service} at {trace.endpoint.target}]"
-    if len(error.args) == 1 and isinstance(error.args[0], str):
-        error.args = (f"{error.args[0]} {where}",)
+    Raises what the library raises for a single attempt, RetriesExhausted for several, and what refuses the call.
+    """
+    callee = await find(target)
+    if callee.rules.needs_request:
+        pipeline = callee.pipeline(exchange.method, *exchange.facts())
     else:
-        error.add_note(where)
-    error.__dict__["trimtab"] = trace
+        pipeline = callee.pipeline(exchange.method)
+    try:
+        call = exchange.begin(pipeline)
+        answer = await run(pipeline, call, exchange)
+    except MeshClosed:
+        raise
+    except Exception as error:
+        told = exchange.told(error)
+        if not is_fallback:
+            instead = await _instead(exchange, pipeline, target, find, told)
+            if instead is not None:
+                return instead
+        if told is error:
+            raise
+        raise told from error
+    if is_fallback:
+        call.fallback = target.service
+    elif call.outcome is not None and call.outcome.failed:
+        instead = await _instead(exchange, pipeline, target, find, call)
+        if instead is not None:
+            await exchange.discard(answer)
+            pipeline.over(call, clock())
+            return instead
+    exchange.answered(answer, call)
+    return answer
 
 
-def _words(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+async def _instead(
+    exchange: Exchange, pipeline: Pipeline, target: Target, find: Find, failure: Exception | Call
+) -> Any:
+    """What the policy has to offer instead of a failure; None: nothing."""
+    fallbacks = pipeline.fallbacks
+    if fallbacks is None:
+        return None
+    why: Reason = "failure"
+    if isinstance(failure, Call):
+        call = failure
+    else:
+        call = call_of(failure, pipeline)
+        why = "timeout" if exchange.blame(failure) is TIMEOUT else reason(failure)
+    found = fallbacks.instead(why, exchange.identity, clock())
+    if found is None:
+        return None
+    if found.source == "service":
+        return await through(exchange, Target(found.value, target.namespace), find, is_fallback=True)
+    call.fallback, call.age = found.source, found.age
+    return exchange.restored(found.value, fallbacks.status, call)

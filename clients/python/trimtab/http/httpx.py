@@ -13,15 +13,20 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, overload
 
-from trimtab.errors import NoEndpoints
-from trimtab.http.body import AsyncBody, Body, Call
-from trimtab.http.exchange import PickView, Plan, Trace, Unreachable, drive, drive_async, exchange
+from trimtab.calling.drive import Awaiting, Blocking, block, clock
+from trimtab.calling.wheel import Deadline
+from trimtab.core.calling.call import Call
+from trimtab.core.retrying.conditions import Outcome
+from trimtab.errors import DeadlineExceeded, MeshClosed, NoEndpoints, TrimtabError
+from trimtab.http.body import AsyncBody, Body, Reading
+from trimtab.http.exchange import Answer, Exchange, through
+from trimtab.http.meaning import CALLERS, REFUSED, RESET, TIMEOUT, adopt, judge, onward, too_late
 from trimtab.http.pools import Pools
 from trimtab.http.target import Target, endpoint_scheme, mesh_location, parse_target
 
@@ -39,20 +44,19 @@ KEEPALIVE_EXPIRY = 1.5
 _POOL_OPTIONS = frozenset({"verify", "cert", "http1", "http2", "limits"})
 
 
-class Picks(Protocol):
+class Calls(Protocol):
     """What the transport needs of a mesh; the asynchronous twin returns an awaitable."""
 
-    def pick(self, service: str, *, namespace: str | None = ..., exclude: Collection[str] = ...) -> Any:
-        """Pick an endpoint other than those with the excluded ids. Raises NoEndpoints."""
+    def callee(self, service: str, namespace: str | None = ...) -> Any:
+        """Return the service as calls see it. Raises MeshClosed."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """httpx or httpx2: the module, and the classes that must descend from its own."""
+    """httpx or httpx2: the module, and the streams that must descend from its own."""
 
     module: ModuleType
-    no_endpoints: type[Exception]
     stream: type[Any]
     async_stream: type[Any]
 
@@ -66,7 +70,6 @@ def library(name: str) -> Library:
         raise ImportError(f"mesh:// needs {name}, which is not installed: pip install 'trimtab[httpx]'") from error
     return Library(
         module,
-        type("NoEndpoints", (NoEndpoints, module.ConnectError), {"__doc__": NoEndpoints.__doc__}),
         type("MeshStream", (Body, module.SyncByteStream), {}),
         type("AsyncMeshStream", (AsyncBody, module.AsyncByteStream), {}),
     )
@@ -96,104 +99,225 @@ class _WireRequest(NamedTuple):
     extensions: Any
 
 
+class _WireHeaders(NamedTuple):
+    """What the libraries' own transports read of headers."""
+
+    raw: list[tuple[bytes, bytes]]
+
+
 class _Shape:
-    """What both transports share: reading the URL, addressing the endpoint, accounting for the call, translating errors."""
+    """What both transports share: everything but how their library sends, closes and waits."""
 
     def __init__(
-        self, mesh: Picks, library: Library, make_pool: Callable[[str], Any], stream: type[Any], scheme: str | None
+        self, mesh: Calls, library: Library, make_pool: Callable[[str], Any], stream: type[Any], scheme: str | None
     ) -> None:
         if scheme not in (None, "http", "https"):
             raise ValueError(f"scheme must be 'http' or 'https', not {scheme!r}")
-        self._mesh = mesh
-        self._library = library
-        self._pools: Pools[Any] = Pools(make_pool)
-        self._stream = stream
-        self._scheme = scheme
+        self.mesh = mesh
+        self.module = library.module
+        self.pools: Pools[Any] = Pools(make_pool)
+        self.stream = stream
+        self.scheme = scheme
 
-    def _target(self, request: Any) -> Target:
+    async def exchange(self, request: Any, exchange: HttpxExchange) -> Any:
+        """One call. Raises what the library raises, and the mesh's own errors as errors of the library."""
+        module = self.module
         try:
-            return parse_target(request.url.netloc.decode("ascii"))
+            target = parse_target(request.url.netloc.decode("ascii"))
         except ValueError as error:
-            raise self._library.module.UnsupportedProtocol(str(error), request=request) from None
+            raise module.UnsupportedProtocol(str(error), request=request) from None
+        try:
+            return await through(exchange, target, self.find)
+        except TrimtabError as error:
+            if isinstance(error, (module.TransportError, MeshClosed)):
+                raise
+            base = module.TransportError
+            if isinstance(error, NoEndpoints):
+                base = module.ConnectError
+            elif isinstance(error, DeadlineExceeded):
+                base = module.TimeoutException
+            raise adopt(error, base, _request=request) from error.__cause__
 
-    def _origin(self, pick: PickView) -> str:
-        return f"{endpoint_scheme(pick.endpoint.metadata, self._scheme)}://{pick.endpoint.target}"
+    async def find(self, target: Target) -> Any:
+        """A service as calls see it."""
+        raise NotImplementedError
 
-    def _plan(self, request: Any, target: Target, send: Callable[[PickView], Any]) -> Plan:
-        def choose(tried: Collection[str]) -> Any:
-            return self._mesh.pick(target.service, namespace=target.namespace, exclude=tried)
 
-        module = self._library.module
-        connect_failures = (module.ConnectError, module.ConnectTimeout)
-        return exchange(str(target), choose, send, lambda error: isinstance(error, connect_failures))
+class HttpxExchange(Exchange):
+    """A request of httpx or httpx2. Subclasses send it, and wait, in their way."""
 
-    def _to_wire(self, request: Any, pick: PickView) -> _WireRequest:
+    def __init__(self, shape: _Shape, request: Any) -> None:
+        self.shape = shape
+        self.request = request
+        self.method = request.method
+        self.url = ""
+        self._origin = ""
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """What makes two requests ask for the same."""
+        return self.method, str(self.request.url)
+
+    def facts(self) -> tuple[str, Any]:
+        """Path without query, and headers."""
+        return self.request.url.path, self.request.headers
+
+    @property
+    def repeatable(self) -> bool:
+        """Bytes can be sent again, a generator cannot."""
+        return isinstance(self.request.stream, self.shape.module.ByteStream)
+
+    async def send(self, call: Call) -> Any:
+        """Send it to the call's endpoint."""
+        shape, endpoint = self.shape, call.endpoint
+        assert endpoint is not None
+        now = clock()
+        timeout = call.timeout(now)
+        if timeout is not None and timeout <= 0:
+            raise DeadlineExceeded(too_late(call, now))
+        origin = self._origin = f"{endpoint_scheme(endpoint.metadata, shape.scheme)}://{endpoint.target}"
+        pool = shape.pools.acquire(origin)
+        try:
+            if call.abort is not None:
+                return self._injected(call.abort)
+            return await self.handle(pool, self._to_wire(call, now, timeout), timeout)
+        except BaseException:
+            shape.pools.release(origin)
+            raise
+
+    async def handle(self, pool: Any, request: _WireRequest, timeout: float | None) -> Any:
+        """Send a request on a pool of connections, within ``timeout`` seconds where that can be done."""
+        raise NotImplementedError
+
+    def judge(self, answer: Any) -> Outcome:
+        """By its status."""
+        return judge(answer.status_code, answer.headers.get("retry-after"))
+
+    def blame(self, error: BaseException) -> Outcome:
+        """By the library's classes."""
+        module = self.shape.module
+        if isinstance(error, (module.ConnectError, module.ConnectTimeout)):
+            return REFUSED
+        if isinstance(error, (module.PoolTimeout, module.LocalProtocolError, module.UnsupportedProtocol)):
+            return CALLERS
+        if isinstance(error, (module.TimeoutException, DeadlineExceeded)):
+            return TIMEOUT
+        return RESET if isinstance(error, module.TransportError) else CALLERS
+
+    def failed(self, error: BaseException) -> bool:
+        """A transport error."""
+        return isinstance(error, self.shape.module.TransportError)
+
+    def answered(self, answer: Any, call: Call) -> None:
+        """Have the response end the call, and carry its trace."""
+        request, fallbacks, keep, largest = self.request, call.pipeline.fallbacks, None, 0
+        if fallbacks is not None and fallbacks.keeps and call.outcome is None and self.method in ("GET", "HEAD"):
+            held, largest = fallbacks, fallbacks.largest
+
+            def keep(body: bytes) -> None:
+                kept = Answer(answer.status_code, list(answer.headers.raw), body)
+                held.keep(self.identity, kept, len(body), clock())
+
+        answer.stream = self.shape.stream(answer.stream, Reading(call, self.release, keep, largest))
+        answer.extensions["trimtab"] = call
+        if answer.has_redirect_location:
+            answer.headers["location"] = mesh_location(answer.headers["location"], str(request.url))
+
+    def restored(self, value: Answer | Any, status: int, call: Call) -> Any:
+        """A response of the library."""
+        module = self.shape.module
+        if isinstance(value, Answer):
+            response = module.Response(value.status, headers=value.headers, stream=module.ByteStream(value.body))
+            response.headers["age"] = str(int(call.age))
+        else:
+            response = module.Response(status, json=value)
+        response.extensions["trimtab"] = call
+        return response
+
+    def release(self) -> None:
+        """The endpoint's pool is not used any more."""
+        self.shape.pools.release(self._origin)
+
+    def _to_wire(self, call: Call, now: float, timeout: float | None) -> _WireRequest:
         """The same request, to the endpoint; the headers stay, and with them the Host of the mesh URL."""
-        endpoint, address = pick.endpoint, pick.endpoint.address
+        request, endpoint = self.request, call.endpoint
+        assert endpoint is not None
+        address = endpoint.address
         url = _WireURL(
-            endpoint_scheme(endpoint.metadata, self._scheme).encode("ascii"),
+            endpoint_scheme(endpoint.metadata, self.shape.scheme).encode("ascii"),
             address.encode("ascii" if address.isascii() else "idna"),
             endpoint.port,
             request.url.raw_path,
         )
-        return _WireRequest(request.method, url, request.headers, request.stream, request.extensions)
+        told = [(name.encode("ascii"), value.encode("ascii")) for name, value in onward(call, now)]
+        extensions = request.extensions
+        if timeout is not None:
+            given = extensions.get("timeout", {})
+            shortened = {
+                phase: timeout if (seconds := given.get(phase)) is None else min(seconds, timeout)
+                for phase in ("connect", "read", "write", "pool")
+            }
+            extensions = {**extensions, "timeout": shortened}
+        return _WireRequest(
+            request.method, url, _WireHeaders([*request.headers.raw, *told]), request.stream, extensions
+        )
 
-    def _answered(self, request: Any, response: Any, pick: PickView, trace: Trace) -> Any:
-        origin = self._origin(pick)
-        call = Call(pick, lambda: self._pools.release(origin), trace, ok=response.status_code < 500)
-        response.stream = self._stream(response.stream, call)
-        response.extensions["trimtab"] = trace
-        if response.has_redirect_location:
-            response.headers["location"] = mesh_location(response.headers["location"], str(request.url))
-        return response
-
-    def _translate(self, error: Exception, request: Any) -> Exception:
-        """The error of the mesh as one that the library's users catch as well."""
-        if isinstance(error, NoEndpoints) and not isinstance(error, self._library.no_endpoints):
-            return _adopt(self._library.no_endpoints, error, request)
-        if isinstance(error, Unreachable):
-            kind = type(error.cause)
-            translated: Exception = kind(str(error), request=request)  # type: ignore[call-arg]
-            translated.__dict__["trimtab"] = error.trace
-            return translated
-        return error
+    def _injected(self, outcome: Outcome) -> Any:
+        """What a fault that the policy asks for looks like."""
+        module, told = self.shape.module, "injected by the service's policy"
+        if outcome.condition.isdigit():
+            return module.Response(int(outcome.condition), text=told)
+        if not outcome.sent:
+            raise module.ConnectError(told, request=self.request)
+        kind = module.ReadTimeout if outcome.condition == "timeout" else module.ReadError
+        raise kind(told, request=self.request)
 
 
-def _adopt(kind: type[Exception], error: Exception, request: Any) -> Exception:
-    """``error`` as an instance of ``kind``, a subclass of its class: same message, same attributes."""
-    adopted = kind.__new__(kind)
-    adopted.args = error.args
-    adopted.__dict__.update(error.__dict__, _request=request)
-    return adopted
+class _BlockingExchange(Blocking, HttpxExchange):
+    async def handle(self, pool: Any, request: _WireRequest, timeout: float | None) -> Any:
+        """The library's own timeouts, shortened, have to do."""
+        return pool.handle_request(request)
+
+    async def discard(self, answer: Any) -> None:
+        """Give its connection back."""
+        answer.close()
+        self.release()
+
+
+class _AwaitedExchange(Awaiting, HttpxExchange):
+    async def handle(self, pool: Any, request: _WireRequest, timeout: float | None) -> Any:
+        """Whatever the library does, it is over in time."""
+        if timeout is None:
+            return await pool.handle_async_request(request)
+        try:
+            with Deadline(clock() + timeout):
+                return await pool.handle_async_request(request)
+        except TimeoutError as error:
+            raise self.shape.module.ReadTimeout(f"no answer within {timeout:.3g} s", request=self.request) from error
+
+    async def discard(self, answer: Any) -> None:
+        """Give its connection back."""
+        await answer.aclose()
+        self.release()
 
 
 class MeshTransport(_Shape):
     """A blocking transport to mount at ``mesh://``. Use ``transport`` or ``client`` to make one."""
 
     def handle_request(self, request: Any) -> Any:
-        """One call. Raises what the library raises, and NoEndpoints, which is a ConnectError of the library too."""
-
-        def send(pick: PickView) -> Any:
-            origin = self._origin(pick)
-            pool = self._pools.acquire(origin)
-            try:
-                return pool.handle_request(self._to_wire(request, pick))
-            except BaseException:
-                self._pools.release(origin)
-                raise
-
-        target = self._target(request)
-        try:
-            response, pick, trace = drive(self._plan(request, target, send))
-        except (NoEndpoints, Unreachable) as error:
-            raise self._translate(error, request) from error.__cause__
-        for pool in self._pools.idle():
+        """One call. Raises what the library raises; errors of the mesh are errors of the library, too."""
+        response = block(self.exchange(request, _BlockingExchange(self, request)))
+        for pool in self.pools.idle():
             pool.close()
-        return self._answered(request, response, pick, trace)
+        return response
+
+    async def find(self, target: Target) -> Any:
+        """A service as calls see it."""
+        return self.mesh.callee(*target)
 
     def close(self) -> None:
         """Closes every pooled connection."""
-        for pool in self._pools.drain():
+        for pool in self.pools.drain():
             pool.close()
 
     def __enter__(self) -> MeshTransport:
@@ -207,29 +331,19 @@ class AsyncMeshTransport(_Shape):
     """The asynchronous twin of MeshTransport."""
 
     async def handle_async_request(self, request: Any) -> Any:
-        """One call. Raises what the library raises, and NoEndpoints, which is a ConnectError of the library too."""
-
-        async def send(pick: PickView) -> Any:
-            origin = self._origin(pick)
-            pool = self._pools.acquire(origin)
-            try:
-                return await pool.handle_async_request(self._to_wire(request, pick))
-            except BaseException:
-                self._pools.release(origin)
-                raise
-
-        target = self._target(request)
-        try:
-            response, pick, trace = await drive_async(self._plan(request, target, send))
-        except (NoEndpoints, Unreachable) as error:
-            raise self._translate(error, request) from error.__cause__
-        for pool in self._pools.idle():
+        """One call. Raises what the library raises; errors of the mesh are errors of the library, too."""
+        response = await self.exchange(request, _AwaitedExchange(self, request))
+        for pool in self.pools.idle():
             await pool.aclose()
-        return self._answered(request, response, pick, trace)
+        return response
+
+    async def find(self, target: Target) -> Any:
+        """A service as calls see it."""
+        return await self.mesh.callee(*target)
 
     async def aclose(self) -> None:
         """Closes every pooled connection."""
-        for pool in self._pools.drain():
+        for pool in self.pools.drain():
             await pool.aclose()
 
     async def __aenter__(self) -> AsyncMeshTransport:
@@ -240,7 +354,7 @@ class AsyncMeshTransport(_Shape):
 
 
 def transport(
-    mesh: Picks, *, library_name: str | None = None, scheme: str | None = None, **options: Any
+    mesh: Calls, *, library_name: str | None = None, scheme: str | None = None, **options: Any
 ) -> MeshTransport:
     """A transport for one's own client: ``httpx.Client(mounts={"mesh://": transport(mesh)})``.
 
@@ -252,7 +366,7 @@ def transport(
 
 
 def async_transport(
-    mesh: Picks, *, library_name: str | None = None, scheme: str | None = None, **options: Any
+    mesh: Calls, *, library_name: str | None = None, scheme: str | None = None, **options: Any
 ) -> AsyncMeshTransport:
     """The asynchronous twin of ``transport``."""
     lib = library(library_name or installed())
@@ -261,12 +375,12 @@ def async_transport(
 
 
 @overload
-def client(mesh: Picks, *, library: Literal["httpx2"], scheme: str | None = ..., **options: Any) -> httpx2.Client: ...
+def client(mesh: Calls, *, library: Literal["httpx2"], scheme: str | None = ..., **options: Any) -> httpx2.Client: ...
 @overload
 def client(
-    mesh: Picks, *, library: Literal["httpx"] | None = ..., scheme: str | None = ..., **options: Any
+    mesh: Calls, *, library: Literal["httpx"] | None = ..., scheme: str | None = ..., **options: Any
 ) -> httpx.Client: ...
-def client(mesh: Picks, *, library: str | None = None, scheme: str | None = None, **options: Any) -> Any:
+def client(mesh: Calls, *, library: str | None = None, scheme: str | None = None, **options: Any) -> Any:
     """A client of the library that also knows ``mesh://``; ``options`` are the client's own.
 
     ``library`` is "httpx" or "httpx2", by default the one that is installed. The default timeout is 5 s, and 1 s to
@@ -280,13 +394,13 @@ def client(mesh: Picks, *, library: str | None = None, scheme: str | None = None
 
 @overload
 def async_client(
-    mesh: Picks, *, library: Literal["httpx2"], scheme: str | None = ..., **options: Any
+    mesh: Calls, *, library: Literal["httpx2"], scheme: str | None = ..., **options: Any
 ) -> httpx2.AsyncClient: ...
 @overload
 def async_client(
-    mesh: Picks, *, library: Literal["httpx"] | None = ..., scheme: str | None = ..., **options: Any
+    mesh: Calls, *, library: Literal["httpx"] | None = ..., scheme: str | None = ..., **options: Any
 ) -> httpx.AsyncClient: ...
-def async_client(mesh: Picks, *, library: str | None = None, scheme: str | None = None, **options: Any) -> Any:
+def async_client(mesh: Calls, *, library: str | None = None, scheme: str | None = None, **options: Any) -> Any:
     """The asynchronous twin of ``client``."""
     name = library or installed()
     pool = {key: options[key] for key in _POOL_OPTIONS & options.keys()}

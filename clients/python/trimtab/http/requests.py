@@ -10,89 +10,190 @@ adapter serves ``http+mesh://orders/v1/?page=2`` with ``params={"page": 2}``; wi
 
 from __future__ import annotations
 
+import json
 import sys
-import threading
-from collections.abc import Collection
+from collections.abc import Callable, Iterator
 from http.client import HTTPException
+from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3 import HTTPResponse
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, MaxRetryError, NewConnectionError
 
-from trimtab.errors import NoEndpoints as MeshNoEndpoints
-from trimtab.http.exchange import PickView, Trace, Unreachable, drive, exchange, name_endpoint
-from trimtab.http.httpx import CONNECT_TIMEOUT, READ_TIMEOUT, Picks
-from trimtab.http.target import endpoint_scheme, mesh_location, parse_target
+from trimtab.calling.drive import Blocking, block, clock
+from trimtab.core.calling.call import Call
+from trimtab.core.retrying.conditions import Outcome
+from trimtab.errors import DeadlineExceeded, MeshClosed, NoEndpoints, TrimtabError
+from trimtab.http.body import Reading
+from trimtab.http.exchange import Answer, Exchange, through
+from trimtab.http.httpx import CONNECT_TIMEOUT, READ_TIMEOUT, Calls
+from trimtab.http.meaning import CALLERS, REFUSED, RESET, TIMEOUT, adopt, judge, onward, too_late
+from trimtab.http.target import Target, endpoint_scheme, mesh_location, parse_target
 
-
-class NoEndpoints(MeshNoEndpoints, requests.ConnectionError):
-    """No endpoint to call: both the mesh's NoEndpoints and a ConnectionError of requests."""
+_ENCODING = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 
 
 class MeshAdapter(HTTPAdapter):
-    """Picks an endpoint for each request. ``options`` are those of HTTPAdapter; connections are pooled per endpoint.
+    """Sends each request through the call path. ``options`` are those of HTTPAdapter; connections are pooled per endpoint.
 
     Without ``timeout=`` a call waits 1 s to connect and 5 s for each read, where requests itself would wait for ever.
     """
 
-    def __init__(self, mesh: Picks, *, scheme: str | None = None, **options: Any) -> None:
+    def __init__(self, mesh: Calls, *, scheme: str | None = None, **options: Any) -> None:
         if scheme not in (None, "http", "https"):
             raise ValueError(f"scheme must be 'http' or 'https', not {scheme!r}")
         super().__init__(**{"pool_connections": 256, **options})
         self._mesh = mesh
-        self._scheme = scheme
+        self.scheme = scheme
 
     def send(  # type: ignore[override]
         self, request: requests.PreparedRequest, *, timeout: Any = None, proxies: Any = None, **options: Any
     ) -> requests.Response:
-        """One call. Raises what requests raises, and NoEndpoints, which is a ConnectionError too."""
-        url = request.url or ""
-        authority = urlsplit(url).netloc
+        """One call. Raises what requests raises; errors of the mesh are errors of requests, too."""
         try:
-            target = parse_target(authority)
+            target = parse_target(urlsplit(request.url or "").netloc)
         except ValueError as error:
             raise requests.exceptions.InvalidURL(str(error), request=request) from None
-
-        def choose(tried: Collection[str]) -> Any:
-            return self._mesh.pick(target.service, namespace=target.namespace, exclude=tried)
-
-        def send(pick: PickView) -> requests.Response:
-            # A proxy of the environment has no way to the endpoints of a mesh, so none is handed on.
-            wire = self._to_wire(request, authority, pick)
-            return HTTPAdapter.send(self, wire, timeout=timeout or (CONNECT_TIMEOUT, READ_TIMEOUT), **options)
-
+        exchange = RequestsExchange(self, request, timeout or (CONNECT_TIMEOUT, READ_TIMEOUT), options)
         try:
-            response, pick, trace = drive(exchange(str(target), choose, send, _never_sent))
-        except MeshNoEndpoints as error:
-            adopted = NoEndpoints.__new__(NoEndpoints)
-            adopted.args = error.args
-            adopted.__dict__.update(error.__dict__, request=request, response=None)
-            raise adopted from error.__cause__
-        except Unreachable as error:
-            translated = type(error.cause)(str(error), request=request)  # type: ignore[call-arg]
-            translated.__dict__["trimtab"] = error.trace
-            raise translated from error.cause
-        _end_with(response, pick, trace)
-        response.request, response.url = request, url
-        response.trimtab = trace
-        if "location" in response.headers:
-            mesh_url = url.removeprefix("http+")
-            response.headers["location"] = mesh_location(response.headers["location"], mesh_url)
-        answer: requests.Response = response
+            answer: requests.Response = block(through(exchange, target, self._find))
+        except TrimtabError as error:
+            if isinstance(error, (requests.RequestException, MeshClosed)):
+                raise
+            base: type[Exception] = requests.RequestException
+            if isinstance(error, NoEndpoints):
+                base = requests.ConnectionError
+            elif isinstance(error, DeadlineExceeded):
+                base = requests.Timeout
+            raise adopt(error, base, request=request, response=None) from error.__cause__
         return answer
 
-    def _to_wire(self, request: requests.PreparedRequest, authority: str, pick: PickView) -> requests.PreparedRequest:
-        """The same request, to the endpoint; its Host header names the service, as the mesh URL does."""
-        scheme = endpoint_scheme(pick.endpoint.metadata, self._scheme)
-        wire = request.copy()
-        wire.url = f"{scheme}://{pick.endpoint.target}{request.path_url}"
-        wire.headers.setdefault("Host", authority)
-        return wire
+    def send_on(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        """Send a request to where its URL says. A proxy of the environment has no way to the endpoints of a mesh."""
+        return super().send(request, **options)
+
+    async def _find(self, target: Target) -> Any:
+        return self._mesh.callee(*target)
 
 
-def adapter(mesh: Picks, *, scheme: str | None = None, **options: Any) -> MeshAdapter:
+class RequestsExchange(Blocking, Exchange):
+    """A request of requests."""
+
+    def __init__(
+        self, adapter: MeshAdapter, request: requests.PreparedRequest, timeout: Any, options: dict[str, Any]
+    ) -> None:
+        self.method = request.method or ""
+        self.url = request.url or ""
+        self._adapter = adapter
+        self._request = request
+        self._timeout = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+        self._options = options
+
+    def facts(self) -> tuple[str, Any]:
+        """Path without query, and headers."""
+        return urlsplit(self.url).path, self._request.headers
+
+    @property
+    def repeatable(self) -> bool:
+        """Bytes can be sent again; a file or a generator is read once."""
+        return self._request.body is None or isinstance(self._request.body, (bytes, str))
+
+    async def send(self, call: Call) -> requests.Response:
+        """Send it to the call's endpoint."""
+        endpoint = call.endpoint
+        assert endpoint is not None
+        now = clock()
+        timeout = call.timeout(now)
+        if timeout is not None and timeout <= 0:
+            raise DeadlineExceeded(too_late(call, now))
+        if call.abort is not None:
+            return self._injected(call.abort)
+        # Its Host header names the service, as the mesh URL does.
+        wire = self._request.copy()
+        wire.url = f"{endpoint_scheme(endpoint.metadata, self._adapter.scheme)}://{endpoint.target}{wire.path_url}"
+        wire.headers.setdefault("Host", urlsplit(self.url).netloc)
+        wire.headers.update(onward(call, now))
+        limits = tuple(
+            timeout if seconds is None else seconds if timeout is None else min(seconds, timeout)
+            for seconds in self._timeout
+        )
+        return self._adapter.send_on(wire, timeout=limits, **self._options)
+
+    def judge(self, answer: requests.Response) -> Outcome:
+        """By its status."""
+        return judge(answer.status_code, answer.headers.get("retry-after"))
+
+    def blame(self, error: BaseException) -> Outcome:
+        """By the classes of requests and of what it wraps."""
+        if _never_sent(error):
+            return REFUSED
+        if isinstance(error, (requests.Timeout, DeadlineExceeded)):
+            return TIMEOUT
+        return RESET if self.failed(error) else CALLERS
+
+    def failed(self, error: BaseException) -> bool:
+        """The connection, not the caller's use of the library."""
+        return isinstance(error, (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError))
+
+    async def discard(self, answer: requests.Response) -> None:
+        """Give its connection back."""
+        answer.close()
+
+    def answered(self, answer: requests.Response, call: Call) -> None:
+        """Have the response end the call, and carry its trace."""
+        fallbacks = call.pipeline.fallbacks
+        keep: Callable[[bytes], None] | None = None
+        if fallbacks is not None and fallbacks.keeps and call.outcome is None and self.method in ("GET", "HEAD"):
+            held = fallbacks
+            # The body is kept as it is read: decoded.
+            kept_headers = [
+                (name.encode(), value.encode())
+                for name, value in answer.headers.items()
+                if name.lower() not in _ENCODING
+            ]
+
+            def keep(body: bytes) -> None:
+                held.keep(self.identity, Answer(answer.status_code, kept_headers, body), len(body), clock())
+
+        _end_with(answer, Reading(call, lambda: None, keep, fallbacks.largest if fallbacks is not None else 0))
+        self._dress(answer, call)
+
+    def restored(self, value: Answer | Any, status: int, call: Call) -> requests.Response:
+        """A response of requests."""
+        if isinstance(value, Answer):
+            headers = {name.decode(): text.decode() for name, text in value.headers}
+            response = self._built(value.status, value.body, {**headers, "age": str(int(call.age))})
+        else:
+            response = self._built(status, json.dumps(value).encode(), {"content-type": "application/json"})
+        self._dress(response, call)
+        return response
+
+    def _dress(self, response: requests.Response, call: Call) -> None:
+        response.request, response.url = self._request, self.url
+        response.__dict__["trimtab"] = call
+        if "location" in response.headers:
+            response.headers["location"] = mesh_location(response.headers["location"], self.url.removeprefix("http+"))
+
+    def _built(self, status: int, body: bytes, headers: dict[str, str]) -> requests.Response:
+        raw = HTTPResponse(BytesIO(body), headers, status, preload_content=False)
+        response: requests.Response = self._adapter.build_response(self._request, raw)
+        return response
+
+    def _injected(self, outcome: Outcome) -> requests.Response:
+        """What a fault that the policy asks for looks like."""
+        told = "injected by the service's policy"
+        if outcome.condition.isdigit():
+            return self._built(int(outcome.condition), told.encode(), {"content-type": "text/plain"})
+        if not outcome.sent:
+            raise requests.ConnectTimeout(told, request=self._request)
+        kind = requests.ReadTimeout if outcome.condition == "timeout" else requests.ConnectionError
+        raise kind(told, request=self._request)
+
+
+def adapter(mesh: Calls, *, scheme: str | None = None, **options: Any) -> MeshAdapter:
     """An adapter for ``session.mount("mesh://", …)``; ``scheme`` as for the httpx client."""
     return MeshAdapter(mesh, scheme=scheme, **options)
 
@@ -107,23 +208,23 @@ def _never_sent(error: BaseException) -> bool:
     return isinstance(reason, (NewConnectionError, ConnectTimeoutError))
 
 
-def _end_with(response: requests.Response, pick: PickView, trace: Trace) -> None:
-    """Ends the call when urllib3 gives the response's connection back, which it does once the body was read or broke."""
-    raw, release, lock = response.raw, response.raw.release_conn, threading.Lock()
-    over = False
+def _end_with(response: requests.Response, reading: Reading) -> None:
+    """End the call when urllib3 gives the response's connection back, which it does once the body was read or broke."""
+    raw, release, stream = response.raw, response.raw.release_conn, response.raw.stream
+
+    def read(*args: Any, **options: Any) -> Iterator[bytes]:
+        for chunk in stream(*args, **options):
+            reading.read(chunk)
+            yield chunk
+        reading.finished()
 
     def release_and_end() -> None:
-        nonlocal over
         release()
-        with lock:
-            if over:
-                return
-            over = True
         # urllib3 releases while its own error is on the way out: that is how a truncated body is told from a whole one.
         error = sys.exc_info()[1]
-        broken = isinstance(error, (HTTPError, HTTPException, OSError))
-        if error is not None and broken:
-            name_endpoint(error, trace)
-        pick.done(response.status_code < 500 and not broken)
+        if isinstance(error, (HTTPError, HTTPException, OSError)):
+            reading.broke(error)
+        else:
+            reading.end()
 
-    raw.__dict__["release_conn"] = release_and_end
+    raw.__dict__.update(release_conn=release_and_end, stream=read)

@@ -1,0 +1,104 @@
+"""``mesh.attempts``: retries in the caller's own words, for what no other shell fits.
+
+>>> for attempt in mesh.attempts("orders", idempotent=True):
+...     with attempt as endpoint:
+...         answer = talk_to(endpoint.target)
+
+The block runs once for each attempt that the policy allows; an exception that may be tried again is swallowed, any other, and
+the last one, comes out of the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from types import TracebackType
+
+from trimtab.calling.drive import words
+from trimtab.core.calling.call import Call
+from trimtab.core.calling.pipeline import Pipeline
+from trimtab.core.endpoints import Endpoint
+from trimtab.core.retrying.conditions import Outcome
+
+Blame = Callable[[BaseException], Outcome]
+
+
+class AttemptBlock:
+    """One attempt: a context that is given the endpoint. ``call`` is the trace, ``timeout`` what the attempt may take."""
+
+    def __init__(self, pipeline: Pipeline, call: Call, blame: Blame) -> None:
+        self.call = call
+        self.delay: float | None = None
+        self.ended = False
+        self._pipeline = pipeline
+        self._blame = blame
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that this attempt may take; None: without end."""
+        return self.call.timeout(self._pipeline.now())
+
+    def __enter__(self) -> Endpoint:
+        assert self.call.endpoint is not None
+        return self.call.endpoint
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        self.ended = True
+        now = self._pipeline.now()
+        if error is None:
+            self._pipeline.completed(self.call, now)
+            return False
+        self.delay = self._pipeline.failed(self.call, self._blame(error), words(error), now)
+        if self.delay is None:
+            self._pipeline.over(self.call, now)
+            error.__dict__["trimtab"] = self.call
+            return False
+        return True
+
+
+def attempts(pipeline: Pipeline, call: Call, blame: Blame) -> Iterator[AttemptBlock]:
+    """The attempts of a call that has begun."""
+    steps = _attempts(pipeline, call, blame)
+    try:
+        for step in steps:
+            if isinstance(step, float):
+                pipeline.clock.sleep(step)
+            else:
+                yield step
+    finally:
+        steps.close()
+
+
+async def attempts_async(pipeline: Pipeline, call: Call, blame: Blame) -> AsyncIterator[AttemptBlock]:
+    """The same for asyncio, where the waits let others run."""
+    steps = _attempts(pipeline, call, blame)
+    try:
+        for step in steps:
+            if isinstance(step, float):
+                await pipeline.clock.pause(step)
+            else:
+                yield step
+    finally:
+        steps.close()
+
+
+def _attempts(pipeline: Pipeline, call: Call, blame: Blame) -> Generator[AttemptBlock | float, None, None]:
+    """Attempts, and between them the seconds to wait."""
+    try:
+        if call.wait:
+            yield call.wait
+            call.sent_at = pipeline.now()
+        while True:
+            block = AttemptBlock(pipeline, call, blame)
+            yield block
+            if not block.ended:
+                raise RuntimeError("use each attempt as a context: with attempt as endpoint: …")
+            if block.delay is None:
+                return
+            if block.delay:
+                yield block.delay
+            pipeline.again(call, pipeline.now())
+    finally:
+        # Also left by break or return, or between two attempts: what the call held is given back.
+        pipeline.over(call, pipeline.now())

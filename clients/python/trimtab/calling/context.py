@@ -1,0 +1,37 @@
+"""What a call inherits from the call that is being served: its deadline and its priority.
+
+Servers set it from what their caller sent; calls that are made meanwhile, also by tasks that are started, never outlive it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+# By time.monotonic(); None: without end.
+deadline: ContextVar[float | None] = ContextVar("trimtab.deadline", default=None)
+priority: ContextVar[str] = ContextVar("trimtab.priority", default="")
+
+# Milliseconds that are left for the whole call, and its class, over HTTP; gRPC has a header of its own for the first.
+TIMEOUT_HEADER = "trimtab-timeout-ms"
+PRIORITY_HEADER = "trimtab-priority"
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Give everything called inside at most ``seconds`` in all."""
+    until = time.monotonic() + seconds
+    held = deadline.get()
+    token = deadline.set(until if held is None else min(held, until))
+    try:
+        yield
+    finally:
+        deadline.reset(token)
+
+
+def remaining() -> float | None:
+    """Seconds that are left; None: without end."""
+    until = deadline.get()
+    return None if until is None else until - time.monotonic()

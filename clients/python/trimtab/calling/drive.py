@@ -1,0 +1,131 @@
+"""The driver of a call: everything between its first attempt and its answer, for blocking and for asynchronous callers.
+
+What is decided is decided by the pipeline, without a clock and without I/O. The driver asks the time, waits, and sends. It is
+written once: a blocking caller's transport has coroutines that never suspend, and ``block`` runs them through at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any, Protocol, TypeVar
+
+from trimtab.core.calling.call import Call
+from trimtab.core.calling.pipeline import Pipeline
+from trimtab.core.retrying.conditions import OK, Outcome
+from trimtab.errors import TrimtabError
+
+T = TypeVar("T")
+
+clock = time.monotonic
+
+
+class Transport(Protocol):
+    """One call by the means of one library."""
+
+    async def send(self, call: Call) -> Any:
+        """Send the request to ``call.endpoint``, within ``call.timeout``. Returns the answer; raises what the library raises."""
+        ...
+
+    def judge(self, answer: Any) -> Outcome:
+        """What an answer means: ``OK``, or an outcome that counts as failed or may be worth another attempt."""
+        ...
+
+    def blame(self, error: BaseException) -> Outcome:
+        """What an exception of ``send`` means."""
+        ...
+
+    async def discard(self, answer: Any) -> None:
+        """Nobody will read this answer: another attempt is made."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...
+
+
+class Blocking:
+    """The part of a blocking transport that all have in common."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Hold the thread up."""
+        time.sleep(seconds)  # noqa: ASYNC251 -- blocking is what its caller asked for
+
+
+class Awaiting:
+    """The part of an asynchronous transport that all have in common."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Let others run."""
+        await asyncio.sleep(seconds)
+
+
+def block(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that never suspends."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    raise RuntimeError("a blocking transport must not await")
+
+
+async def run(pipeline: Pipeline, call: Call, transport: Transport, failure: BaseException | None = None) -> Any:
+    """Return the answer that the caller gets, good or bad. The call is not ``over``: its body may still be read.
+
+    ``failure``: of the first attempt, when it was made already. Raises what the last attempt raised, or what kept a further
+    one from being made; then the call is over.
+    """
+    try:
+        if call.wait and failure is None:
+            await transport.sleep(call.wait)
+            call.sent_at = clock()
+        while True:
+            answer = None
+            if failure is None:
+                try:
+                    answer = await transport.send(call)
+                except BaseException as error:
+                    failure = error
+            if failure is not None:
+                outcome, told = transport.blame(failure), words(failure)
+            else:
+                outcome = transport.judge(answer)
+                if outcome is OK:
+                    pipeline.answered(call, clock())
+                    return answer
+                told = outcome.condition
+            delay = pipeline.failed(call, outcome, told, clock())
+            if delay is None:
+                if failure is not None:
+                    raise failure
+                return answer
+            if answer is not None:
+                await transport.discard(answer)
+            if delay:
+                await transport.sleep(delay)
+            try:
+                pipeline.again(call, clock())
+            except TrimtabError as error:
+                raise error from failure
+            failure = None
+    except BaseException as error:
+        error.__dict__["trimtab"] = call
+        # Also interrupted or cancelled while it waited: what it held is given back in any case.
+        pipeline.over(call, clock())
+        raise
+
+
+def call_of(error: BaseException, pipeline: Pipeline) -> Call:
+    """The trace of the call that failed with ``error``; an empty one when it failed before it was a call."""
+    found = error.__dict__.get("trimtab")
+    if isinstance(found, Call):
+        return found
+    call = Call()
+    call.pipeline, call.began = pipeline, clock()
+    return call
+
+
+def words(error: BaseException) -> str:
+    """An exception for people."""
+    return str(error) or type(error).__name__

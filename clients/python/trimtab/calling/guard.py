@@ -1,0 +1,275 @@
+"""``@mesh.guard``: any function as a call to a service, whatever protocol it speaks.
+
+>>> @mesh.guard("orders", method="Charge", fallback=cached)
+... def charge(order, *, endpoint):
+...     return post(endpoint.target, order)
+
+A function that has a parameter ``endpoint`` is given the one that was picked. A guarded function has a second way to call
+it, ``charge.traced(order)``, which returns the value together with the trace of the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from trimtab.calling.context import deadline as inherited
+from trimtab.calling.drive import Awaiting, Blocking, block, call_of, clock, run
+from trimtab.calling.wheel import Deadline
+from trimtab.core.calling.call import Call
+from trimtab.core.calling.fallbacks import reason
+from trimtab.core.calling.pipeline import Pipeline
+from trimtab.core.retrying.conditions import OK, Outcome, outcome_of
+from trimtab.errors import DeadlineExceeded, FaultInjected
+
+CANCELLED = Outcome("cancelled", failed=False, counted=False)
+_REFUSED = Outcome("connect-failure", sent=False)
+_TIMEOUT = Outcome("timeout")
+_RESET = Outcome("reset")
+_EXCEPTION = Outcome("exception")
+
+
+class Service(Protocol):
+    """What a guarded function is a call to: a service as this process knows it."""
+
+    def pipeline(self, method: str) -> Pipeline:
+        """What a call goes through."""
+        ...
+
+
+class Traced(NamedTuple):
+    """What a guarded function returned, and what happened to get it."""
+
+    value: Any
+    call: Call
+
+
+def blame(error: BaseException, ignore: tuple[type[BaseException], ...]) -> Outcome:
+    """What an exception means. Cancellation, interruption and what is to be ignored say nothing of the callee."""
+    if isinstance(error, ignore) or not isinstance(error, Exception):
+        return CANCELLED
+    if isinstance(error, (TimeoutError, DeadlineExceeded)):
+        return _TIMEOUT
+    if isinstance(error, FaultInjected):
+        return outcome_of(error.condition)
+    if isinstance(error, ConnectionRefusedError):
+        return _REFUSED
+    return _RESET if isinstance(error, ConnectionError) else _EXCEPTION
+
+
+class Guarded:
+    """A function, and how calls of it are made and understood.
+
+    ``ready`` returns the service when this process knows it, ``discover`` after waiting for what there is to know of it.
+    ``idempotent``: calling it twice does no harm. ``ignore``: exceptions that say nothing of the callee. ``fallback``: called
+    with the same arguments when the call failed for good and the policy has nothing to offer instead.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        ready: Callable[[], Service | None],
+        discover: Callable[[], Service],
+        method: str = "",
+        fallback: Callable[..., Any] | None = None,
+        idempotent: bool = False,
+        ignore: tuple[type[BaseException], ...] = (),
+    ) -> None:
+        self.function = function
+        self.ready = ready
+        self.discover = discover
+        self.method = method
+        self._fallback = fallback
+        self._idempotent = idempotent
+        self.ignore = ignore
+        self._signature = inspect.signature(function)
+        self.takes_endpoint = "endpoint" in self._signature.parameters
+        self._work = _AwaitedWork if inspect.iscoroutinefunction(function) else _BlockingWork
+
+    def wrapped(self) -> Callable[..., Any]:
+        """The function to call instead."""
+        return _guard_awaited(self) if inspect.iscoroutinefunction(self.function) else _guard_blocking(self)
+
+    def begin(self, pipeline: Pipeline, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+        """Let a call in. Raises what refuses it."""
+        arguments: Mapping[str, Any] | None = None
+        if pipeline.keyed:
+            try:
+                arguments = self._signature.bind_partial(*args, **kwargs).arguments
+            except TypeError:
+                # The call itself will say what is wrong with its arguments.
+                arguments = kwargs
+        return pipeline.begin(
+            clock(),
+            method=self.method,
+            deadline=inherited.get(),
+            idempotent=self._idempotent,
+            local=not self.takes_endpoint,
+            arguments=arguments,
+        )
+
+    async def through(
+        self,
+        pipeline: Pipeline,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        call: Call | None = None,
+        failure: BaseException | None = None,
+    ) -> Traced:
+        """The whole way of a call, from its beginning or from the ``failure`` of its first attempt."""
+        try:
+            if call is None:
+                if failure is not None:
+                    raise failure
+                call = self.begin(pipeline, args, kwargs)
+            value = await run(pipeline, call, self._work(self, args, kwargs), failure)
+        except Exception as error:
+            found = await self._instead(pipeline, error, args, kwargs)
+            if found is None:
+                raise
+            return found
+        pipeline.over(call, clock())
+        if pipeline.fallbacks is not None and pipeline.fallbacks.keeps:
+            pipeline.fallbacks.keep(self._identity(args, kwargs), value, 0, clock())
+        return Traced(value, call)
+
+    async def _instead(
+        self, pipeline: Pipeline, error: Exception, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Traced | None:
+        if isinstance(error, self.ignore):
+            return None
+        call = call_of(error, pipeline)
+        fallbacks = pipeline.fallbacks
+        if fallbacks is not None:
+            substitute = fallbacks.instead(reason(error), self._identity(args, kwargs), clock())
+            if substitute is not None and substitute.source != "service":
+                call.fallback, call.age = substitute.source, substitute.age
+                return Traced(substitute.value, call)
+        if self._fallback is None:
+            return None
+        call.fallback = "function"
+        value = self._fallback(*args, **kwargs)
+        return Traced(await value if inspect.isawaitable(value) else value, call)
+
+    def _identity(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable:
+        # What cannot be a key is told by its text: equal texts stand for equal arguments, or nothing is found.
+        try:
+            key = (self.function, args, tuple(sorted(kwargs.items())))
+            hash(key)
+        except TypeError:
+            return (self.function, repr(args), repr(sorted(kwargs.items())))
+        return key
+
+
+class _Work:
+    """One call of a guarded function, as a transport."""
+
+    def __init__(self, guarded: Guarded, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        self._guarded = guarded
+        self._args = args
+        self._kwargs = kwargs
+
+    def blame(self, error: BaseException) -> Outcome:
+        """As the guard sees it."""
+        return blame(error, self._guarded.ignore)
+
+    def judge(self, answer: Any) -> Outcome:
+        """Whatever is returned is a good answer."""
+        return OK
+
+    async def discard(self, answer: Any) -> None:
+        """A value needs no closing."""
+
+    def _invoke(self, call: Call) -> Any:
+        if call.abort is not None:
+            raise FaultInjected(call.abort.condition)
+        if self._guarded.takes_endpoint:
+            return self._guarded.function(*self._args, **{**self._kwargs, "endpoint": call.endpoint})
+        return self._guarded.function(*self._args, **self._kwargs)
+
+
+class _BlockingWork(Blocking, _Work):
+    async def send(self, call: Call) -> Any:
+        """Nothing can end a function early: it sees how long it may take with ``trimtab.remaining()``."""
+        return self._invoke(call)
+
+
+class _AwaitedWork(Awaiting, _Work):
+    async def send(self, call: Call) -> Any:
+        """Await the function, at most for as long as the attempt may take."""
+        timeout = call.timeout(now := clock())
+        if timeout is None:
+            return await self._invoke(call)
+        with Deadline(now + timeout):
+            return await self._invoke(call)
+
+
+def _guard_blocking(guarded: Guarded) -> Callable[..., Any]:
+    """A guarded ``def``."""
+    function, takes_endpoint, begin = guarded.function, guarded.takes_endpoint, guarded.begin
+    ready, method = guarded.ready, guarded.method
+
+    def traced(*args: Any, **kwargs: Any) -> Traced:
+        pipeline = (ready() or guarded.discover()).pipeline(method)
+        return block(guarded.through(pipeline, args, kwargs))
+
+    @functools.wraps(function)
+    def call_guarded(*args: Any, **kwargs: Any) -> Any:
+        service = ready()
+        if service is None or not (pipeline := service.pipeline(method)).plain:
+            return traced(*args, **kwargs).value
+        # The short way: what is rarely needed costs a call nothing.
+        call = None
+        try:
+            call = begin(pipeline, args, kwargs)
+            value = function(*args, **kwargs, endpoint=call.endpoint) if takes_endpoint else function(*args, **kwargs)
+        except BaseException as error:
+            failure = error
+        else:
+            pipeline.completed(call, clock())
+            return value
+        return block(guarded.through(pipeline, args, kwargs, call, failure)).value
+
+    call_guarded.traced = traced  # type: ignore[attr-defined]
+    return call_guarded
+
+
+def _guard_awaited(guarded: Guarded) -> Callable[..., Any]:
+    """A guarded ``async def``."""
+    function, takes_endpoint, begin = guarded.function, guarded.takes_endpoint, guarded.begin
+    ready, method = guarded.ready, guarded.method
+
+    async def traced(*args: Any, **kwargs: Any) -> Traced:
+        service = ready()
+        if service is None:
+            service = await asyncio.to_thread(guarded.discover)
+        return await guarded.through(service.pipeline(method), args, kwargs)
+
+    @functools.wraps(function)
+    async def call_guarded(*args: Any, **kwargs: Any) -> Any:
+        service = ready()
+        if service is None or not (pipeline := service.pipeline(method)).plain:
+            return (await traced(*args, **kwargs)).value
+        call = None
+        try:
+            call = begin(pipeline, args, kwargs)
+            work = function(*args, **kwargs, endpoint=call.endpoint) if takes_endpoint else function(*args, **kwargs)
+            timeout = call.timeout(call.began)
+            if timeout is None:
+                value = await work
+            else:
+                with Deadline(call.began + timeout):
+                    value = await work
+        except BaseException as error:
+            failure = error
+        else:
+            pipeline.completed(call, clock())
+            return value
+        return (await guarded.through(pipeline, args, kwargs, call, failure)).value
+
+    call_guarded.traced = traced  # type: ignore[attr-defined]
+    return call_guarded

@@ -1,0 +1,101 @@
+"""The circuits of a pipeline: one for each endpoint, each method, or the service as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from math import isinf
+from typing import TYPE_CHECKING
+
+from trimtab.core.backoff import Rng
+from trimtab.core.breaking.breaker import CircuitBreaker, State
+from trimtab.core.endpoints import Endpoint
+from trimtab.core.retrying.conditions import Outcome
+from trimtab.errors import CircuitOpen
+from trimtab.policy.sections import Breaker
+
+if TYPE_CHECKING:
+    from trimtab.core.calling.call import Call
+
+# Methods are named by callers: somebody who puts an id into each must not fill the memory.
+_LIMIT = 10_000
+
+
+class Circuits:
+    """Circuit breakers by what has one of its own. ``changed`` is called after every transition."""
+
+    def __init__(self, settings: Breaker, rng: Rng, changed: Callable[[], None]) -> None:
+        self.per_endpoint = settings.scope == "endpoint"
+        self.scope = settings.scope
+        self.breakers: dict[str, CircuitBreaker] = {}
+        self.since: dict[str, float] = {}  # when those that ever changed their state did so last
+        self._per_method = settings.scope == "method"
+        self._settings = settings
+        self._rng = rng
+        self._changed = changed
+
+    def admit(self, call: Call, endpoint: Endpoint | None, now: float) -> bool:
+        """Whether the attempt may be made. If so, it must be answered by ``learn``."""
+        name = self._name(call, endpoint)
+        breaker = self.breakers.get(name)
+        if breaker is None:
+            breaker = self._new(name, now)
+        state = breaker.state
+        permit = breaker.admit(now)
+        if breaker.state is not state:
+            self._transition(name, now)
+        if permit is None:
+            return False
+        call.permit, call.circuit = permit, breaker
+        return True
+
+    def learn(self, call: Call, outcome: Outcome, seconds: float, now: float) -> None:
+        """The attempt came to ``outcome``."""
+        breaker = call.circuit
+        if breaker is None:
+            return
+        call.circuit = None
+        if not outcome.counted:
+            breaker.release(call.permit)
+        elif breaker.done(call.permit, now, outcome.failed, seconds):
+            self._transition(self._name(call, call.endpoint), now)
+
+    def retain(self, endpoints: Container[str]) -> None:
+        """Endpoints that went away take their circuits along."""
+        if self.per_endpoint:
+            self.breakers = {id_: breaker for id_, breaker in self.breakers.items() if id_ in endpoints}
+            self.since = {id_: at for id_, at in self.since.items() if id_ in endpoints}
+
+    def refusal(self, call: Call, now: float) -> CircuitOpen:
+        """The error of a call that no circuit lets through."""
+        if self.per_endpoint:
+            waits = [breaker.retry_after(now) for breaker in self.breakers.values()]
+            what = "the circuits of all endpoints are"
+        else:
+            waits = [self.breakers[self._name(call, None)].retry_after(now)]
+            what = f"the circuit of {call.method} is" if self._per_method else "its circuit is"
+        forced = any(breaker.state is State.FORCED_OPEN for breaker in self.breakers.values())
+        retry_after = min(waits, default=0.0)
+        when = "an operator forced it" if forced else f"try again in {retry_after:.3g} s"
+        hint = "see `trimtab get breakers`" if isinf(retry_after) else ""
+        return CircuitOpen(
+            f"{call.service}: {what} open; {when}", retry_after=retry_after, service=call.service, hint=hint
+        )
+
+    def _name(self, call: Call, endpoint: Endpoint | None) -> str:
+        if self.per_endpoint:
+            return endpoint.id if endpoint is not None else ""
+        return call.method if self._per_method else ""
+
+    def _transition(self, name: str, now: float) -> None:
+        self.since[name] = now
+        self._changed()
+
+    def _new(self, name: str, now: float) -> CircuitBreaker:
+        if len(self.breakers) >= _LIMIT:
+            oldest = next(iter(self.breakers))
+            del self.breakers[oldest]
+            self.since.pop(oldest, None)
+        breaker = self.breakers[name] = CircuitBreaker(self._settings, self._rng)
+        if breaker.state is not State.CLOSED:
+            self._transition(name, now)
+        return breaker

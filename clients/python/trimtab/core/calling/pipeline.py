@@ -1,0 +1,453 @@
+"""What holds for some of the calls to a service, composed when a policy arrives.
+
+A behaviour that is off is absent: nothing tests for it in a call. Not thread-safe by itself: ``lock``, one for each service,
+is held around each half of a call, which is what makes the counts of everything below exact under any number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol
+
+from trimtab.core.backoff import Rng
+from trimtab.core.balancing.hashing import hash_key
+from trimtab.core.calling.balancer import Balancer
+from trimtab.core.calling.call import Call
+from trimtab.core.calling.circuits import Circuits
+from trimtab.core.calling.fallbacks import Fallbacks
+from trimtab.core.calling.statistics import Statistics
+from trimtab.core.clock import Clock
+from trimtab.core.endpoints import Endpoint, Tally
+from trimtab.core.faults import Faults
+from trimtab.core.retrying.budget import RetryBudget
+from trimtab.core.retrying.conditions import OK, Outcome, Retryable
+from trimtab.core.retrying.schedule import Schedule
+from trimtab.errors import DeadlineExceeded
+from trimtab.policy.sections import Balance, HashKey, Timeout
+
+# A connection that was never made proves that nothing was sent, so another endpoint may be tried whatever the policy says
+# of retries. Three is enough to step over a dying machine without hiding that a whole service is away.
+MAX_UNSENT = 3
+
+
+class Gate(Protocol):
+    """Something that may keep a call from being sent.
+
+    ``section``: the policy section that it comes from. ``waits``: calls may have to wait for it.
+    """
+
+    section: str
+    waits: bool
+
+    def enter(self, call: Call, now: float) -> float:
+        """Let a call in. Returns for how many seconds it has to wait first. Raises the refusal that its caller gets."""
+        ...
+
+    def leave(self, call: Call, now: float) -> None:
+        """The call is over, or was refused further on."""
+        ...
+
+
+class Learner(Protocol):
+    """Something that learns from every attempt."""
+
+    def learn(self, call: Call, outcome: Outcome, seconds: float, now: float) -> None:
+        """An attempt of ``call`` came to ``outcome`` after ``seconds``."""
+        ...
+
+
+class Lock(Protocol):
+    """A lock that its holder may take again, as ``threading.RLock``."""
+
+    def acquire(self) -> bool:
+        """Take it."""
+        ...
+
+    def release(self) -> None:
+        """Give it back."""
+        ...
+
+    def __enter__(self) -> bool:
+        """Take it."""
+        ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give it back."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all pipelines of one service share. ``nobody`` makes the error of a call that finds no endpoint.
+
+    ``clock`` is for those who drive the calls; a pipeline is told the time.
+    """
+
+    service: str
+    lock: Lock
+    rng: Rng
+    tallies: dict[str, Tally]
+    nobody: Callable[[], Exception]
+    statistics: Statistics
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying:
+    """How attempts are repeated. Without a ``schedule`` only what was never sent is, at once and elsewhere."""
+
+    retryable: Retryable
+    attempts: int = 1
+    schedule: Schedule | None = None
+    budget: RetryBudget | None = None
+
+
+class Pipeline:
+    """Everything between a caller and its callee, for calls that the same parts of the policy hold for."""
+
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        *,
+        revision: int,
+        balancer: Balancer,
+        timeout: Timeout,
+        priority: str = "",
+        retrying: Retrying,
+        gates: tuple[Gate, ...] = (),
+        learners: tuple[Learner, ...] = (),
+        circuits: Circuits | None = None,
+        faults: Faults | None = None,
+        fallbacks: Fallbacks | None = None,
+        keyed: bool = False,
+        documented: frozenset[str] = frozenset(),
+    ) -> None:
+        self.service = surroundings.service
+        self.statistics = surroundings.statistics
+        self.clock = surroundings.clock
+        self.now = surroundings.clock.now  # looked up once: every call asks twice
+        self.revision = revision
+        self.balancer = balancer
+        self.priority = priority
+        self.attempt_timeout = timeout.attempt
+        self.circuits = circuits
+        self.faults = faults
+        self.fallbacks = fallbacks
+        self.keyed = keyed  # something in it asks for headers or arguments
+        self.documented = documented  # the sections that somebody asked for: all others are built in
+        # Nothing may make a call wait or fail without an endpoint, and no answer is kept.
+        self.plain = faults is None and fallbacks is None and not any(gate.waits for gate in gates)
+        self._total_timeout = timeout.total
+        self._lasting_timeout = timeout.total if "timeout" in documented else None
+        self._lock = surroundings.lock
+        # Taken twice in every call: a with statement costs twice as much.
+        self._acquire, self._release = surroundings.lock.acquire, surroundings.lock.release
+        self._rng = surroundings.rng
+        self._tallies = surroundings.tallies
+        self._nobody = surroundings.nobody
+        self._gates = gates
+        self._learners = learners
+        self._retrying = retrying
+        self._budget = retrying.budget
+        self._outlier = balancer.outlier
+        balance: Balance = balancer.balance
+        # One key decides both: who is to stay with a version stays with its endpoint, too.
+        # Choosing an endpoint takes more than asking the picker.
+        self._special = circuits is not None or faults is not None
+        self._hash = (balancer.split.sticky if balancer.split is not None else None) or balance.hash
+        self._error_penalty = balance.error_penalty
+        self._decay = balance.decay
+
+    # The moments of a call: begun, perhaps failed and tried again, answered, over
+
+    def begin(
+        self,
+        now: float,
+        *,
+        method: str = "",
+        deadline: float | None = None,
+        idempotent: bool = True,
+        local: bool = False,
+        exclude: Collection[str] = (),
+        headers: Mapping[str, str] | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        lasting: bool = False,
+    ) -> Call:
+        """Let a call in and choose its endpoint. It must be sent when ``call.wait`` seconds have passed.
+
+        ``deadline``: the caller's own, by the same clock. ``local``: the call needs no endpoint. ``exclude``: ids of
+        endpoints that must not get it. ``lasting``: it may go on for ever, so that only a timeout that somebody asked for
+        holds for it, none that is built in. Raises RateLimited, CircuitOpen,
+        Overloaded, DeadlineExceeded, NoEndpoints, each with the call as ``error.trimtab``.
+        """
+        call = Call()
+        call.pipeline = self
+        call.began = call.sent_at = now
+        call.tried = ()
+        if self._total_timeout is not None:
+            until = now + self._total_timeout
+            call.deadline = deadline = until if deadline is None or until < deadline else deadline
+        elif deadline is not None:
+            call.deadline = deadline
+        if method:
+            call.method = method
+        if not idempotent:
+            call.idempotent = False
+        if self.keyed:
+            call.headers, call.arguments = headers, arguments
+            if self._hash is not None:
+                call.key = _key(self._hash, headers, arguments)
+        self._acquire()
+        try:
+            if self._gates:
+                self._enter(call, now)
+            if deadline is not None and now + call.wait >= deadline:
+                raise _too_late(call)
+            if self._special or local or exclude:
+                self._choose(call, now, local, exclude)
+            else:
+                # As _choose does, without what is rarely asked for.
+                balancer = self.balancer
+                if now >= balancer.due:
+                    balancer.refresh(now)
+                endpoint = call.endpoint = balancer.picker.pick(now, call.key if self._hash is not None else None)
+                if endpoint is None:
+                    raise self._nobody()
+                tally = self._tallies.get(endpoint.id) or self._new_tally(endpoint)
+                tally.in_flight += 1
+                call.tally = tally
+                call.sent = True
+        except Exception as error:
+            self._refuse(call, error, now)
+            raise
+        finally:
+            self._release()
+        return call
+
+    def answered(self, call: Call, now: float) -> None:
+        """The callee answered as it should, and the answer is the call's. Its body may still be on its way."""
+        with self._lock:
+            self._learn(call, OK, now)
+            self.statistics.record(now - call.began)
+
+    def completed(self, call: Call, now: float) -> None:
+        """``answered`` and ``over`` in one: nothing is left to be read."""
+        self._acquire()
+        try:
+            self._learn(call, OK, now)
+            self.statistics.record(now - call.began)
+            if self._gates or call.tried:
+                self._end(call, now)
+            elif (tally := call.tally) is not None:
+                tally.in_flight -= 1
+                call.tally = None
+        finally:
+            self._release()
+
+    def failed(self, call: Call, outcome: Outcome, error: str, now: float) -> float | None:
+        """The attempt failed. Returns the seconds to wait before ``again``; None: this was the last one.
+
+        The call is then ``over`` as soon as nobody reads what it failed with.
+        """
+        with self._lock:
+            call.outcome = outcome
+            call.error = error
+            self._learn(call, outcome, now)
+            delay = self._next(call, outcome, now)
+            if delay is None:
+                self.statistics.record(now - call.began)
+                self.statistics.failures += outcome.failed
+            elif call.tally is not None:
+                call.tally.in_flight -= 1
+                call.tally = None
+            return delay
+
+    def again(self, call: Call, now: float) -> None:
+        """Choose an endpoint for one more attempt, one that was not tried yet while there is one.
+
+        Raises NoEndpoints, CircuitOpen.
+        """
+        with self._lock:
+            call.tried = call.attempts
+            self.statistics.extra += 1
+            call.endpoint = call.outcome = None
+            call.error = ""
+            call.sent = False
+            call.sent_at = now
+            self._choose(call, now)
+
+    def over(self, call: Call, now: float, *, broke: bool = False) -> None:
+        """Nobody reads the answer any more. ``broke``: it broke off in the middle. Saying it twice is saying it once."""
+        with self._lock:
+            if broke and call.tally is not None:
+                self._broke(call, now)
+            self._end(call, now)
+
+    # Inside
+
+    def _enter(self, call: Call, now: float) -> None:
+        wait = 0.0
+        for gate in self._gates:
+            wait += gate.enter(call, now)
+            call.admitted += 1
+        call.wait = wait
+
+    def _new_tally(self, endpoint: Endpoint) -> Tally:
+        tally = self._tallies[endpoint.id] = Tally()
+        return tally
+
+    def _choose(self, call: Call, now: float, local: bool = False, exclude: Collection[str] = ()) -> None:
+        circuits = self.circuits
+        if self.faults is not None:
+            call.abort = self.faults.abort()
+        if local:
+            call.local = True
+        if call.local:
+            if circuits is not None and not circuits.admit(call, None, now):
+                raise circuits.refusal(call, now)
+            call.sent = True
+            return
+        balancer = self.balancer
+        if now >= balancer.due:
+            balancer.refresh(now)
+        if call.tried:
+            endpoint = self._another(call, now)
+        elif exclude:
+            endpoint = balancer.pick(now, call.key, exclude)
+        else:
+            endpoint = balancer.picker.pick(now, call.key)
+        if endpoint is None:
+            raise self._nobody()
+        if circuits is not None and not circuits.admit(call, endpoint, now):
+            endpoint = self._elsewhere(call, circuits, now, {endpoint.id, *exclude})
+        call.endpoint = endpoint
+        tally = call.tally = self._tallies.get(endpoint.id) or self._new_tally(endpoint)
+        tally.in_flight += 1
+        call.sent = True
+
+    def _another(self, call: Call, now: float) -> Endpoint | None:
+        """One that was not tried; when all were, the same one again is better than giving up."""
+        return self.balancer.pick(now, call.key, _tried(call)) or self.balancer.picker.pick(now, call.key)
+
+    def _elsewhere(self, call: Call, circuits: Circuits, now: float, out: set[str]) -> Endpoint:
+        """An endpoint whose circuit lets the attempt through, none of ``out``. Raises CircuitOpen."""
+        out |= _tried(call)
+        while circuits.per_endpoint and (endpoint := self.balancer.pick(now, call.key, out)) is not None:
+            if circuits.admit(call, endpoint, now):
+                return endpoint
+            out.add(endpoint.id)
+        call.refused = "breaker"
+        raise circuits.refusal(call, now)
+
+    def _learn(self, call: Call, outcome: Outcome, now: float) -> None:
+        seconds = call.seconds = now - call.sent_at
+        tally = call.tally
+        if outcome.counted:
+            failed = outcome.failed
+            if tally is not None:
+                tally.calls += 1
+                tally.seconds += seconds
+                if failed:
+                    tally.failures += 1
+                    tally.observe(now, max(seconds, self._error_penalty), self._decay)
+                else:
+                    tally.observe(now, seconds, self._decay)
+                outlier = self._outlier
+                if outlier is not None and (failed or outlier.attentive):
+                    self.balancer.judge(call.endpoint, not failed, now)  # type: ignore[arg-type]  # a tally has one
+            budget = self._budget
+            if budget is not None:
+                if call.borrowed:
+                    self._give_back(call)
+                if failed:
+                    budget.failed(now)
+                elif budget.attentive:
+                    budget.succeeded(now)
+        if self.circuits is not None:
+            self.circuits.learn(call, outcome, seconds, now)
+        for learner in self._learners:
+            learner.learn(call, outcome, seconds, now)
+
+    def _next(self, call: Call, outcome: Outcome, now: float) -> float | None:
+        """Seconds to wait before another attempt; None: no further one."""
+        made = len(call.tried) + 1
+        retrying = self._retrying
+        if call.once and outcome.sent:
+            return None
+        if not retrying.retryable.allows(outcome, call.idempotent):
+            return None
+        if not outcome.sent and made < MAX_UNSENT and not call.local:
+            out = {attempt.endpoint.id for attempt in call.attempts if attempt.endpoint is not None}
+            if self.balancer.has_others(out):
+                return 0.0
+        if retrying.schedule is None or made >= retrying.attempts:
+            return None
+        delay = retrying.schedule.delay(made - call.rested, outcome.pushback, self._rng)
+        if outcome.pushback is not None:
+            call.rested = made
+        # Waiting until the deadline would only put off what is certain.
+        if delay is None or (call.deadline is not None and now + delay >= call.deadline):
+            return None
+        if self._budget is not None:
+            if not self._budget.allows(now):
+                return None
+            call.borrowed = True
+        return delay
+
+    def _give_back(self, call: Call) -> None:
+        assert self._budget is not None
+        call.borrowed = False
+        self._budget.released()
+
+    def _broke(self, call: Call, now: float) -> None:
+        """What began as a good answer was none. Its latency stays: it was true."""
+        assert call.tally is not None and call.endpoint is not None
+        if call.outcome is None:
+            call.tally.failures += 1
+            self.statistics.failures += 1
+            if self.balancer.outlier is not None:
+                self.balancer.judge(call.endpoint, False, now)
+
+    def _end(self, call: Call, now: float) -> None:
+        tally = call.tally
+        if tally is not None:
+            tally.in_flight -= 1
+            call.tally = None
+        if call.borrowed:
+            self._give_back(call)
+        if call.admitted:
+            admitted, call.admitted = call.admitted, 0
+            for gate in self._gates[:admitted]:
+                gate.leave(call, now)
+
+    def _refuse(self, call: Call, error: Exception, now: float) -> None:
+        if call.admitted < len(self._gates):
+            call.refused = self._gates[call.admitted].section
+        self.statistics.refused(call.refused or "endpoints")
+        self._end(call, now)
+        error.__dict__["trimtab"] = call
+
+
+def _tried(call: Call) -> set[str]:
+    return {attempt.endpoint.id for attempt in call.tried if attempt.endpoint is not None}
+
+
+def _key(hash_: HashKey, headers: Mapping[str, str] | None, arguments: Mapping[str, Any] | None) -> int | None:
+    found = None
+    if hash_.header is not None and headers is not None:
+        found = headers.get(hash_.header)
+    if found is None and hash_.argument is not None and arguments is not None:
+        found = arguments.get(hash_.argument)
+    return None if found is None else hash_key(str(found))
+
+
+def _too_late(call: Call) -> DeadlineExceeded:
+    if call.wait:
+        return DeadlineExceeded(
+            f"{call.service}: the call would have to wait {call.wait:.3g} s, longer than its deadline"
+        )
+    return DeadlineExceeded(f"{call.service}: the deadline was over before the call began")

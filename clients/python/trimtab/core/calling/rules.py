@@ -1,0 +1,258 @@
+"""The policies of one service as pipelines, ready before a call needs them.
+
+Rules are made anew for every change of a policy and swapped in as a whole. What has a state (a circuit, a budget, a
+limiter) is taken over from the rules before as long as its own section did not change, so that an operator who changes a
+timeout resets no circuit; calls under way go on with the pipeline that they began with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+from trimtab.core.balancing.build import Context, build
+from trimtab.core.calling.balancer import Balancer
+from trimtab.core.calling.circuits import Circuits
+from trimtab.core.calling.fallbacks import Fallbacks
+from trimtab.core.calling.gates import ConcurrencyGate, FaultDelay, KeyedRateGate, RateGate, ThrottleGate
+from trimtab.core.calling.pipeline import Gate, Learner, Pipeline, Retrying, Surroundings
+from trimtab.core.endpoints import ServiceState
+from trimtab.core.faults import Faults
+from trimtab.core.limiting.adaptive import build_bulkhead
+from trimtab.core.retrying.budget import build_budget
+from trimtab.core.retrying.conditions import Retryable
+from trimtab.core.retrying.schedule import Schedule
+from trimtab.policy.effective import Chooser, Effective, Layer, Origin, settle
+from trimtab.policy.effective import layers as layers_of
+from trimtab.policy.model import ServicePolicy
+from trimtab.policy.sections import OFF, Balance, Concurrency, Outlier, Split, Timeout
+
+T = TypeVar("T")
+
+_STATEFUL = ("fault", "limit", "throttle", "concurrency", "breaker", "retry", "fallback")
+_NO_TIMEOUT = Timeout()
+_METHODS = 1024  # of a service are few; whoever makes them up must not fill the memory
+_NO_HEADERS: Mapping[str, str] = {}
+
+
+class Release(NamedTuple):
+    """A policy document, and the store revision of its last change."""
+
+    policy: ServicePolicy
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What rules need to know of the process that calls.
+
+    ``algorithm``: the balancing that it wants where no policy says any. ``changed``: called, with the service's lock held, after
+    every transition of a circuit.
+    """
+
+    name: str
+    zone: str
+    client_id: str
+    algorithm: str
+    changed: Callable[[], None]
+
+
+class Rules:
+    """All pipelines of one service under one pair of policies. ``before``: the rules that these ones replace.
+
+    Raises MissingExtra when a policy asks for what cannot be done here.
+    """
+
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        caller: Caller,
+        sequence: Iterator[int],
+        state: ServiceState,
+        now: float,
+        *,
+        service: Release | None = None,
+        namespace: Release | None = None,
+        before: Rules | None = None,
+    ) -> None:
+        self.service, self.namespace = service, namespace
+        self.revision = max((release.revision for release in (service, namespace) if release is not None), default=0)
+        self._surroundings = surroundings
+        self._caller = caller
+        self._sequence = sequence
+        self._state = state
+        self._before = before._parts if before is not None else {}
+        self._parts: dict[Hashable, Any] = {}
+        self._layers = layers_of(
+            service.policy if service is not None else None, namespace.policy if namespace is not None else None
+        )
+        self._chooser = Chooser(self._layers, caller.name)
+        self._pipelines: dict[tuple[int, ...], Pipeline] = {}
+        self.by_method: dict[str, Pipeline] = {}
+        # What a layer says is taken over, and found to be possible, whether or not a call comes soon that it holds for.
+        for layer in self._layers:
+            self._adopt(layer, now)
+        self.pipeline("", now)
+
+    def pipeline(self, method: str, now: float, path: str = "", headers: Mapping[str, str] = _NO_HEADERS) -> Pipeline:
+        """The pipeline for a call. Where only methods matter, it is in ``by_method`` from the first time on."""
+        chosen = self._chooser.choose(method, path, headers)
+        pipeline = self._pipelines.get(chosen)
+        if pipeline is None:
+            pipeline = self._pipelines[chosen] = self._build(settle(self._layers[index] for index in chosen), now)
+        if not self.needs_request:
+            if len(self.by_method) >= _METHODS:
+                self.by_method.clear()
+            self.by_method[method] = pipeline
+        return pipeline
+
+    @property
+    def needs_request(self) -> bool:
+        """Path or headers of a call matter for which pipeline it gets."""
+        return self._chooser.needs_path or self._chooser.needs_headers
+
+    def update(self, state: ServiceState, now: float) -> None:
+        """The endpoints of the service changed."""
+        self._state = state
+        for part in self._parts.values():
+            if isinstance(part, Balancer):
+                part.update(state, now)
+            elif isinstance(part, Circuits):
+                part.retain(state.endpoints)
+
+    @property
+    def circuits(self) -> list[Circuits]:
+        """All circuits that there are."""
+        return [part for part in self._parts.values() if isinstance(part, Circuits)]
+
+    @property
+    def ejected(self) -> frozenset[str]:
+        """Ids of the endpoints that outlier detection keeps out of some pipeline."""
+        return frozenset[str]().union(*(part.ejected for part in self._parts.values() if isinstance(part, Balancer)))
+
+    # Composing
+
+    def _adopt(self, layer: Layer, now: float) -> None:
+        sections = layer.sections
+        for name in _STATEFUL:
+            value = getattr(sections, name)
+            if value is not None and value is not OFF:
+                self._part(name, Effective(value, layer.origin))
+        # A picker that cannot be made is found out now, and not with the first call that needs it.
+        balance, split = sections.balance, sections.split
+        if isinstance(balance, Balance) or isinstance(split, Split):
+            build(
+                balance if isinstance(balance, Balance) else Balance(),
+                split if isinstance(split, Split) else None,
+                self._state,
+                Context(now=now, rng=self._surroundings.rng),
+            )
+
+    def _build(self, said: Mapping[str, Effective], now: float) -> Pipeline:
+        surroundings = self._surroundings
+        gates: list[Gate] = []
+        learners: list[Learner] = []
+        faults = self._part("fault", said["fault"])
+        if faults is not None and said["fault"].value.delay is not None:
+            gates.append(FaultDelay(faults))
+        if (limiter := self._part("limit", said["limit"])) is not None:
+            gates.append(limiter)
+        if (throttle := self._part("throttle", said["throttle"])) is not None:
+            gates.append(throttle)
+            learners.append(throttle)
+        if (bulkhead := self._part("concurrency", said["concurrency"])) is not None:
+            gates.append(bulkhead)
+        balancer = self._balancer(said, now)
+        limit = said["limit"].value
+        documented = frozenset(name for name, section in said.items() if section.origin.document != "built-in")
+        return Pipeline(
+            surroundings,
+            revision=self.revision,
+            balancer=balancer,
+            timeout=said["timeout"].value or _NO_TIMEOUT,
+            # Said by a document: what is built in must not hide the priority of the call that is being served.
+            priority=said["priority"].value if "priority" in documented else "",
+            retrying=self._retrying(said["retry"]),
+            gates=tuple(gates),
+            learners=tuple(learners),
+            circuits=self._part("breaker", said["breaker"]),
+            faults=faults,
+            fallbacks=self._part("fallback", said["fallback"]),
+            keyed=balancer.keyed or (limit is not None and limit.per == "key"),
+            documented=documented,
+        )
+
+    def _retrying(self, said: Effective) -> Retrying:
+        retry = said.value
+        if retry is None:
+            return Retrying(Retryable(None))
+        budget = self._part("retry", said)
+        return Retrying(Retryable(retry), retry.attempts, Schedule(retry), budget)
+
+    def _balancer(self, said: Mapping[str, Effective], now: float) -> Balancer:
+        balance: Balance = said["balance"].value or Balance()
+        if said["balance"].origin.document == "built-in":
+            balance = Balance(algorithm=self._caller.algorithm)
+        split: Split | None = said["split"].value
+        outlier: Outlier | None = said["outlier"].value
+        return self._keep(
+            ("balancer", balance, split, outlier),
+            lambda: Balancer(
+                balance,
+                split,
+                outlier,
+                self._state,
+                zone=self._caller.zone,
+                client_id=self._caller.client_id,
+                rng=self._surroundings.rng,
+                sequence=self._sequence,
+                now=now,
+            ),
+        )
+
+    def _part(self, section: str, said: Effective) -> Any:
+        """What a section of one place stands for, None where it is off: one object, however many pipelines it is in."""
+        if said.value is None:
+            return None
+        return self._keep((section, *said), lambda: self._make(section, said.value, said.origin))
+
+    def _make(self, section: str, settings: Any, origin: Origin) -> Any:
+        rng = self._surroundings.rng
+        match section:
+            case "fault":
+                return Faults(settings, rng)
+            case "limit":
+                return RateGate(settings) if settings.per == "service" else KeyedRateGate(settings)
+            case "throttle":
+                return ThrottleGate(settings, rng)
+            case "concurrency":
+                return self._bulkhead(settings, origin)
+            case "breaker":
+                return Circuits(settings, rng, self._caller.changed)
+            case "fallback":
+                return Fallbacks(settings)
+            case "retry":
+                return build_budget(settings)
+        raise AssertionError(f"{section} has no state")
+
+    def _bulkhead(self, settings: Concurrency, origin: Origin) -> ConcurrencyGate:
+        """A limit that an operator moved still counts the calls that are under way."""
+        for (section, *place), part in self._before.items():
+            if section == "concurrency" and tuple(place[1:]) == (origin,) and settings.limit is not None:
+                held: ConcurrencyGate = part
+                if held.fixed:
+                    held.bulkhead.limit = settings.limit
+                    return held
+        bulkhead = build_bulkhead(settings.limit, settings.adaptive, self._surroundings.rng)
+        assert bulkhead is not None, "a concurrency section has a limit"
+        return ConcurrencyGate(bulkhead, fixed=settings.limit is not None)
+
+    def _keep(self, key: Hashable, make: Callable[[], T]) -> T:
+        if key in self._parts:
+            return self._parts[key]  # type: ignore[no-any-return]
+        part = self._before.get(key)
+        if part is None:
+            part = make()
+        self._parts[key] = part
+        return part

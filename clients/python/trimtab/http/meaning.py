@@ -1,0 +1,82 @@
+"""What HTTP says, in the terms of the call path, and what the call path says over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from trimtab.calling.context import PRIORITY_HEADER, TIMEOUT_HEADER
+from trimtab.calling.context import priority as inherited_priority
+from trimtab.core.calling.call import Call
+from trimtab.core.retrying.conditions import OK, Outcome, outcome_of
+from trimtab.errors import TrimtabError
+
+# No connection, so nothing was sent.
+REFUSED = Outcome("connect-failure", sent=False)
+RESET = Outcome("reset")
+TIMEOUT = Outcome("timeout")
+# The caller's own doing: it gave up, or asked for what cannot be sent.
+CALLERS = Outcome("cancelled", failed=False, counted=False)
+
+
+def judge(status: int, retry_after: str | None) -> Outcome:
+    """What an answer with ``status`` means; ``retry_after`` is its header of that name."""
+    return OK if status < 400 else outcome_of(str(status), _seconds(retry_after))
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    # A date would need both clocks to agree; what is no number asks for nothing.
+    return float(retry_after) if retry_after is not None and retry_after.strip().isdigit() else None
+
+
+def onward(call: Call, now: float) -> Iterator[tuple[str, str]]:
+    """The headers that tell the callee how long it has, and how important the call is."""
+    timeout = call.timeout(now)
+    if timeout is not None:
+        yield TIMEOUT_HEADER, str(max(1, int(timeout * 1000)))
+    priority = call.pipeline.priority or inherited_priority.get()
+    if priority:
+        yield PRIORITY_HEADER, priority
+
+
+def name_endpoint(error: BaseException, call: Call) -> None:
+    """Say in a library's own error which endpoint it was, and leave the trace on it as ``error.trimtab``."""
+    error.__dict__["trimtab"] = call
+    where = f"[{call.service} at {call.endpoint.target}]" if call.endpoint is not None else f"[{call.service}]"
+    if len(error.args) == 1 and isinstance(error.args[0], str):
+        if where not in error.args[0]:
+            error.args = (f"{error.args[0]} {where}",)
+    elif where not in getattr(error, "__notes__", ()):
+        error.add_note(where)
+
+
+# An error of the mesh that is also one of a library's own: made once, so that it can be caught by its class.
+_kinds: dict[tuple[type[TrimtabError], type[Exception]], type[TrimtabError]] = {}
+
+
+def adopt(error: TrimtabError, base: type[Exception], **attributes: object) -> Exception:
+    """``error`` as one that users of the library with ``base`` catch too: same message, same attributes."""
+    kind = type(error)
+    if not issubclass(kind, base):
+        kind = _kinds.get((kind, base)) or _kinds.setdefault(
+            (kind, base), type(kind.__name__, (kind, base), {"__doc__": kind.__doc__})
+        )
+    adopted = kind.__new__(kind)
+    adopted.args = error.args
+    adopted.__dict__.update(error.__dict__, **attributes)
+    return adopted
+
+
+def exhausted(call: Call) -> str:
+    """The message of a call whose every attempt failed."""
+    tried = "; ".join(map(str, call.attempts))
+    return f"{call.service}: none of {len(call.attempts)} attempts succeeded: {tried}"
+
+
+def too_late(call: Call, now: float) -> str:
+    """The message of a call whose time was over before it had an answer."""
+    return f"{call.service}: no answer within {now - call.began:.3g} s, after {len(call.attempts)} attempt(s)"
+
+
+def lowered(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers by their names in lower case, as policies match them."""
+    return {name.lower(): value for name, value in headers.items()}
