@@ -7,7 +7,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PROTO_TOOLS := grpcio-tools==1.62.3 setuptools==79.0.1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint type format proto bench chaos clean
+.PHONY: help demo test lint type format proto bench sim chaos clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ format: $(VENV)/.test ## Put the code into shape
 
 bench: $(VENV)/.test ## Run the benchmarks, each beside its reference (make bench BENCH=fanout for one)
 	$(BIN)/python -m tests.bench $(BENCH)
+
+sim: $(VENV)/.test ## Compare policies under load and faults in virtual time (make sim SIM="storm --seed 7")
+	$(BIN)/python -m tests.sim $(SIM)
 
 chaos: $(VENV)/.test ## Run the slow failure tests: random kills, long outages (make chaos SEED=7)
 	$(BIN)/python -m pytest tests/chaos --timeout 900 $(if $(SEED),--seed $(SEED))

@@ -61,6 +61,48 @@ class TestFailuresInARow:
         assert outlier.ejected == {"e1"}
 
 
+class TestAServiceThatFailsAsAWhole:
+    def test_has_no_outliers(self) -> None:
+        outlier = detector(ROW, 6)
+        for _ in range(9):
+            assert not any(outlier.record(id_, False, 1.0) for id_ in names(6))
+
+    def test_two_of_six_are_no_whole(self) -> None:
+        outlier = detector(ROW, 6)
+        for _ in range(5):
+            for id_ in ("e0", "e1"):
+                outlier.record(id_, False, 1.0)
+        assert outlier.ejected == {"e0", "e1"}
+
+    def test_takes_back_who_was_ejected_before_the_others_failed(self) -> None:
+        outlier = detector(ROW, 6)
+        for _ in range(5):
+            outlier.record("e0", False, 1.0)
+        assert [outlier.record(id_, False, 2.0) for id_ in ("e1", "e2", "e3")] == [False, False, True]
+        assert outlier.ejected == set()
+
+    def test_may_be_the_one_endpoint_that_is_left(self) -> None:
+        outlier = detector(ROW, 2)
+        for _ in range(5):
+            outlier.record("e0", False, 1.0)
+        assert [outlier.record("e1", False, 2.0) for _ in range(5)] == [False] * 4 + [True]
+        assert outlier.ejected == set()
+
+    def test_does_not_show_in_late_answers_of_who_was_ejected(self) -> None:
+        outlier = detector(ROW, 3)
+        for _ in range(9):
+            outlier.record("e0", False, 1.0)
+        assert not outlier.record("e1", False, 1.0)
+        assert outlier.ejected == {"e0"}
+
+    def test_has_outliers_again_when_the_others_are_well(self) -> None:
+        outlier = detector(ROW, 6)
+        for ok in (False, True):
+            for id_ in names(6)[1:]:
+                outlier.record(id_, ok, 1.0)
+        assert [outlier.record("e0", False, 2.0) for _ in range(5)] == [False] * 4 + [True]
+
+
 class TestSuccessRate:
     def test_mean_90_deviation_20_makes_a_threshold_of_52(self) -> None:
         # Envoy, outlier_detection_impl.cc and its test: 50, 100, 100, 100, 100 with a factor of 1.9
@@ -137,11 +179,12 @@ class TestFailurePercentage:
 
 class TestTheCap:
     @pytest.mark.parametrize(
-        ("count", "share", "most"), [(2, 0.0, 1), (3, 0.1, 1), (19, 0.1, 1), (20, 0.1, 2), (100, 0.29, 29), (4, 1.0, 4)]
+        ("count", "share", "most"),
+        [(3, 0.0, 1), (4, 0.1, 1), (19, 0.1, 1), (20, 0.1, 2), (100, 0.29, 29), (8, 0.75, 6)],
     )
     def test_is_a_share_but_never_less_than_one(self, count: int, share: float, most: int) -> None:
         outlier = detector(replace(ROW, max_ejected=share), count)
-        for id_ in names(count):
+        for id_ in names(count)[: most + 1]:
             for _ in range(9):
                 outlier.record(id_, False, 1.0)
         assert len(outlier.ejected) == most

@@ -6,6 +6,8 @@ at once, as in Envoy. Differences, on purpose:
 
 - The cap is never passed, and the worst endpoint is ejected first, not the first that is looked at.
 - The only endpoint of a service is an outlier of nothing: below a share of 100 % it stays.
+- Where most of those that are left fail, the service has too much to do, or is down: nobody is ejected for failures in a row,
+  and who was ejected comes back. Taking capacity away from an overload would keep it up long after its cause has gone.
 - An interval without calls needs no timer: a late sweep forgives as much as those that were left out.
 """
 
@@ -83,12 +85,17 @@ class OutlierDetector:
                 calls.ok += 1
             return False
         calls.failed += 1
+        if id_ in self.ejected:
+            return False
         if not calls.row:
             self._rows += 1
             self.attentive = True
         calls.row += 1
         enough = self._settings.consecutive
-        return enough is not None and calls.row >= enough and self._eject([id_], now)
+        too_many = enough is not None and calls.row >= enough
+        if 2 * self._rows > len(self._endpoints) - len(self.ejected) and (too_many or self._rows > 1):
+            return self._eject_only(())
+        return too_many and self._eject([id_], now)
 
     def sweep(self, now: float) -> bool:
         """An interval is over: compare rates, forgive, and let back who was out long enough. Returns as ``record`` does."""

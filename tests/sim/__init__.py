@@ -1,0 +1,1 @@
+"""Simulations: the SDK's own algorithms against modelled servers, in virtual time."""
