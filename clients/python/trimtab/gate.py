@@ -125,6 +125,11 @@ class Gate:
     # Calls
 
     @property
+    def idle(self) -> bool:
+        """No policy says anything of servers: whoever is in time may in, without ``arrive``."""
+        return self._rules.idle and not self._asleep
+
+    @property
     def needs_headers(self) -> bool:
         """Headers of calls matter."""
         return self._rules.needs_headers
@@ -206,7 +211,9 @@ class Gate:
             if admission is None:
                 return
             late = now >= visit.call.deadline
-            left = admission.leave(now, now - visit.entered if ok else None, dropped=ok and late)
+            left = admission.leave(now, now - visit.entered if ok else None, ok and late)
+            if not left:
+                return
             woken = self._started(left, now)
         _wake(woken)
 

@@ -40,7 +40,9 @@ metadata: {{name: orders, namespace: default}}
 spec:
 {indent(policy, "  ")}
 """)
-        self.service = Callee("default/orders", caller, self._nobody, state, {"default/orders": Release(document, 7)}, FromTheFirst())
+        self.service = Callee(
+            "default/orders", caller, self._nobody, state, {"default/orders": Release(document, 7)}, FromTheFirst()
+        )
         self.asked: list[tuple[str, str | None]] = []
 
     def callee(self, service: str, namespace: str | None = None) -> Callee:
@@ -66,6 +68,9 @@ spec:
 
 class AsyncKnownMesh(KnownMesh):
     """The asynchronous twin."""
+
+    def known(self, service: str, namespace: str | None = None) -> Callee | None:
+        return super().callee(service, namespace)
 
     async def callee(self, service: str, namespace: str | None = None) -> Callee:  # type: ignore[override]
         return super().callee(service, namespace)

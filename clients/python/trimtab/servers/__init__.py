@@ -3,6 +3,8 @@
 FastAPI and Starlette: ``trimtab.servers.fastapi``. Flask and any WSGI application: ``trimtab.servers.flask``. gunicorn with
 several workers as one instance: ``trimtab.servers.gunicorn``. Any other program: ``python -m trimtab.run``.
 
+Who is let in, by the policies of the service: ``trimtab.servers.asgi``, ``.wsgi`` and ``.grpc``.
+
 Who registers, when a server has several processes on one port:
 
 - ``trimtab run -- COMMAND`` and ``trimtab.servers.gunicorn`` register the server as *one* instance from outside of its workers,

@@ -11,18 +11,14 @@ signal. uvicorn would else close its listeners before anybody knew.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any
 
+from trimtab.servers.asgi import MeshServer as MeshServer
 from trimtab.servers.member import Member, Place
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 
@@ -68,48 +64,3 @@ def _stop_listening(loop: asyncio.AbstractEventLoop, handler: object) -> None:
     """uvicorn's handler is a method of its server, whose ``servers`` accept connections. Of others nothing is known."""
     for listener in getattr(getattr(handler, "__self__", None), "servers", ()):
         loop.call_soon_threadsafe(listener.close)
-
-
-class MeshServer:
-    """ASGI middleware: counts the calls being served, and closes connections while draining.
-
-    ``readiness`` is a path to answer itself: 200 when the instance takes calls, 503 when it drains.
-    """
-
-    def __init__(self, app: App, readiness: str | None = None) -> None:
-        self._app = app
-        self._readiness = readiness
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one call."""
-        member = _member(scope)
-        if scope["type"] != "http" or member is None:
-            await self._app(scope, receive, send)
-            return
-        if self._readiness is not None and scope["path"] == self._readiness:
-            await _answer(send, 503 if member.draining else 200)
-            return
-
-        async def send_goodbye(message: Message) -> None:
-            if message["type"] == "http.response.start" and member.draining:
-                # A client that keeps its connection would find it closed under its next call.
-                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
-            await send(message)
-
-        member.enter()
-        try:
-            await self._app(scope, receive, send_goodbye)
-        finally:
-            member.exit()
-
-
-def _member(scope: Scope) -> Member | None:
-    app = scope.get("app")
-    return getattr(app.state, "trimtab", None) if app is not None else None
-
-
-async def _answer(send: Send, status: int) -> None:
-    body = b"draining\n" if status == 503 else b"ready\n"
-    headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -11,14 +11,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from trimtab.errors import SettingsInvalid
+from trimtab.servers.admission import HEALTH_PATHS
 from trimtab.servers.member import REGISTERED_BY, Member, Place
-
-StartResponse = Callable[..., Any]
-WSGIApp = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
+from trimtab.servers.wsgi import MeshWsgi, StartResponse
 
 
 class MeshFlask:
@@ -27,8 +26,8 @@ class MeshFlask:
     Make it in the main thread when the application is made. It registers as starting, and is ready when the port answers.
     ``app`` is a Flask application, whose ``wsgi_app`` is wrapped; any other WSGI application is served as
     ``MeshFlask(...)`` itself, which is callable. ``drain`` bounds how long it serves on after SIGTERM; ``readiness`` is a
-    path to answer itself: 200, or 503 while draining. The rest is as in ``Mesh.register``. Raises SettingsInvalid when the
-    process is going to be forked.
+    path to answer itself: 200, or 503 while draining. Calls are let in as by ``MeshWsgi``, which ``exempt`` is for. The rest
+    is as in ``Mesh.register``. Raises SettingsInvalid when the process is going to be forked.
     """
 
     def __init__(
@@ -40,6 +39,7 @@ class MeshFlask:
         port: int,
         drain: str | float = "5s",
         readiness: str | None = None,
+        exempt: Collection[str] = HEALTH_PATHS,
         address: str | None = None,
         id: str = "",
         weight: int = 0,
@@ -53,12 +53,13 @@ class MeshFlask:
 
             mesh = Mesh()
         self._readiness = readiness
-        self._app: WSGIApp = getattr(app, "wsgi_app", app)
+        self._served = MeshWsgi(getattr(app, "wsgi_app", app), mesh, service, namespace=namespace, exempt=exempt)
         if hasattr(app, "wsgi_app"):
             app.wsgi_app = self
         place = Place(service, port, address, id, weight, zone, metadata or {}, namespace)
         self.member = Member(mesh, place, drain=drain)
         self.member.start()
+        self._served.open()
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Serve one call."""
@@ -66,36 +67,7 @@ class MeshFlask:
             draining = self.member.draining
             start_response("503 Service Unavailable" if draining else "200 OK", [("Content-Type", "text/plain")])
             return [b"draining\n" if draining else b"ready\n"]
-        self.member.enter()
-        try:
-            body = self._app(environ, start_response)
-        except BaseException:
-            self.member.exit()
-            raise
-        return _Counted(body, self.member)
-
-
-class _Counted:
-    """A response body; its call is served when the server closes it, as WSGI demands."""
-
-    def __init__(self, body: Iterable[bytes], member: Member) -> None:
-        self._body = body
-        self._member = member
-        self._over = False
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._body)
-
-    def close(self) -> None:
-        """The server is done with the body."""
-        try:
-            close = getattr(self._body, "close", None)
-            if close is not None:
-                close()
-        finally:
-            if not self._over:
-                self._over = True
-                self._member.exit()
+        return self._served(environ, start_response)
 
 
 def _refuse_before_fork() -> None:

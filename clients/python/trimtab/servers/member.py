@@ -16,6 +16,7 @@ from typing import Any
 
 from trimtab.duration import parse_duration
 from trimtab.errors import TrimtabError
+from trimtab.servers.admission import Reception
 from trimtab.servers.drain import HANDOVER, LAST_CALLS, LAST_CALLS_LIMIT, Drain
 from trimtab.servers.termination import Termination
 
@@ -52,6 +53,7 @@ class Member:
         # An AsyncMesh shows a blocking face; this thread is not the loop's, so it may wait on it.
         self._mesh = getattr(mesh, "sync", mesh)
         self._place = place
+        self.reception = Reception(self._mesh, place.service, place.namespace)
         self._limit = parse_duration(drain)
         self._stop_listening: Callable[[object], None] | None = None
         self._ending = threading.Event()
@@ -93,14 +95,6 @@ class Member:
         # A forked child holds a copy of this object, but not its thread.
         if self._thread is not None and self._pid == os.getpid() and self._thread is not threading.current_thread():
             self._thread.join(_LEAVE_TIMEOUT)
-
-    def enter(self) -> None:
-        """A call begins to be served."""
-        self._mesh.serving.enter()
-
-    def exit(self) -> None:
-        """A call was served."""
-        self._mesh.serving.exit()
 
     def _begin_drain(self) -> None:
         # In a signal handler: set flags, take no lock that somebody may hold.

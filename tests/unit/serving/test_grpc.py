@@ -1,0 +1,371 @@
+"""gRPC servers, blocking and asynchronous, in all four kinds of calls: one set of sentences for both."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent import futures
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from trimtab.calling import context as calling
+from trimtab.servers.grpc import AsyncMeshInterceptor, MeshInterceptor
+
+from tests.unit.serving.served import ServedMesh, until
+
+KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+ONE_PLACE = "default: {server: {concurrency: 1, queue: 2, wait: 20s}}"
+NO_QUEUE = "default: {server: {concurrency: 1, queue: 0}}"
+TELL = "/shop.Orders/Tell"
+
+
+def told() -> bytes:
+    left = calling.remaining()
+    return f"{'-' if left is None else round(left, 3)} {calling.priority.get() or '-'}".encode()
+
+
+class Orders:
+    """Handlers for each kind, as functions that block or are awaited. ``open`` releases those that hold."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.served: list[str] = []
+
+    # Blocking
+
+    def tell(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        return told()
+
+    def tell_streaming(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        yield told()
+        yield told()
+
+    def collect(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+        return b"".join(requests) + b" " + told()
+
+    def echo(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        for request in requests:
+            yield request + b" " + told()
+
+    def hold(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        self.served.append(request.decode())
+        self.open.wait(10)
+        return b"held"
+
+    def trickle(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        yield b"first"
+        while not self.open.wait(0.005):
+            yield b""
+        yield b"last"
+
+    def fail(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        context.abort(grpc.StatusCode.NOT_FOUND, "no such order")
+        raise AssertionError
+
+    # Awaited
+
+    async def tell_async(self, request: bytes, context: Any) -> bytes:
+        return told()
+
+    async def tell_streaming_async(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
+        yield told()
+        yield told()
+
+    async def collect_async(self, requests: AsyncIterator[bytes], context: Any) -> bytes:
+        return b"".join([request async for request in requests]) + b" " + told()
+
+    async def echo_async(self, requests: AsyncIterator[bytes], context: Any) -> None:
+        # The other way to answer with a stream.
+        async for request in requests:
+            await context.write(request + b" " + told())
+
+    async def hold_async(self, request: bytes, context: Any) -> bytes:
+        self.served.append(request.decode())
+        while not self.open.is_set():
+            await asyncio.sleep(0.005)
+        return b"held"
+
+    async def trickle_async(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
+        yield b"first"
+        while not self.open.is_set():
+            await asyncio.sleep(0.005)
+            yield b""
+        yield b"last"
+
+    async def fail_async(self, request: bytes, context: Any) -> bytes:
+        await context.abort(grpc.StatusCode.NOT_FOUND, "no such order")
+        raise AssertionError
+
+    def handlers(self, awaited: bool) -> list[grpc.GenericRpcHandler]:
+        def pick(name: str) -> Any:
+            return getattr(self, f"{name}_async" if awaited else name)
+
+        makers: dict[str, tuple[Callable[..., Any], str]] = {
+            "Tell": (grpc.unary_unary_rpc_method_handler, "tell"),
+            "TellStreaming": (grpc.unary_stream_rpc_method_handler, "tell_streaming"),
+            "Collect": (grpc.stream_unary_rpc_method_handler, "collect"),
+            "Echo": (grpc.stream_stream_rpc_method_handler, "echo"),
+            "Hold": (grpc.unary_unary_rpc_method_handler, "hold"),
+            "Trickle": (grpc.unary_stream_rpc_method_handler, "trickle"),
+            "Fail": (grpc.unary_unary_rpc_method_handler, "fail"),
+        }
+        methods = {name: make(pick(function)) for name, (make, function) in makers.items()}
+        check = {"Check": grpc.unary_unary_rpc_method_handler(pick("tell"))}
+        return [
+            grpc.method_handlers_generic_handler("shop.Orders", methods),
+            grpc.method_handlers_generic_handler("grpc.health.v1.Health", check),
+        ]
+
+
+@contextmanager
+def blocking_server(orders: Orders, mesh: ServedMesh) -> Iterator[int]:
+    pool = ThreadPoolExecutor(8)
+    server = grpc.server(pool, interceptors=[MeshInterceptor(mesh, "orders")])
+    server.add_generic_rpc_handlers(orders.handlers(awaited=False))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield port
+    finally:
+        orders.open.set()
+        server.stop(2).wait()
+        pool.shutdown()
+
+
+@contextmanager
+def asyncio_server(orders: Orders, mesh: ServedMesh, awaited: bool = True) -> Iterator[int]:
+    ports: futures.Future[int] = futures.Future()
+    stop: futures.Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = futures.Future()
+
+    async def serve() -> None:
+        ended = asyncio.Event()
+        pool = ThreadPoolExecutor(8)
+        server = grpc.aio.server(pool, interceptors=[AsyncMeshInterceptor(mesh, "orders")])
+        server.add_generic_rpc_handlers(orders.handlers(awaited))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        stop.set_result((asyncio.get_running_loop(), ended))
+        ports.set_result(port)
+        await ended.wait()
+        await server.stop(2)
+        pool.shutdown()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
+    thread.start()
+    try:
+        yield ports.result(10)
+    finally:
+        orders.open.set()
+        loop, ended = stop.result(10)
+        loop.call_soon_threadsafe(ended.set)
+        thread.join(10)
+
+
+class House:
+    """The orders behind gRPC, and a channel to them."""
+
+    def __init__(self, orders: Orders, mesh: ServedMesh, channel: grpc.Channel) -> None:
+        self.orders, self.mesh, self.channel = orders, mesh, channel
+
+    def call(self, method: str = TELL, request: bytes = b"", priority: str = "", timeout: float | None = 10.0) -> bytes:
+        metadata = [("trimtab-priority", priority)] if priority else []
+        return self.channel.unary_unary(method)(request, timeout=timeout, metadata=metadata)  # type: ignore[no-any-return]
+
+    def start(self, request: str = "", priority: str = "") -> Any:
+        metadata = [("trimtab-priority", priority)] if priority else []
+        return self.channel.unary_unary("/shop.Orders/Hold").future(request.encode(), timeout=15, metadata=metadata)
+
+    def hold_the_only_place(self) -> Any:
+        held = self.start("first")
+        until(lambda: self.orders.served == ["first"])
+        return held
+
+    def each_kind(self, timeout: float | None, priority: str = "") -> list[bytes]:
+        """The last answer of a call of each kind."""
+        options: dict[str, Any] = {"timeout": timeout}
+        if priority:
+            options["metadata"] = [("trimtab-priority", priority)]
+        return [
+            self.channel.unary_unary(TELL)(b"", **options),
+            list(self.channel.unary_stream("/shop.Orders/TellStreaming")(b"", **options))[-1],
+            self.channel.stream_unary("/shop.Orders/Collect")(iter([b"a", b"b"]), **options),
+            list(self.channel.stream_stream("/shop.Orders/Echo")(iter([b"a", b"b"]), **options))[-1],
+        ]
+
+
+@pytest.fixture(params=["blocking", "asyncio"])
+def house(request: pytest.FixtureRequest) -> Iterator[House]:
+    with house_of(request.param == "blocking") as house:
+        yield house
+
+
+@contextmanager
+def house_of(blocking: bool, awaited: bool = True) -> Iterator[House]:
+    orders, mesh = Orders(), ServedMesh()
+    server = blocking_server(orders, mesh) if blocking else asyncio_server(orders, mesh, awaited)
+    with server as port, grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield House(orders, mesh, channel)
+        orders.open.set()
+        until(lambda: mesh.at_rest)
+
+
+def test_calls_of_every_kind_inherit_deadline_and_priority_and_hand_nothing_on(house: House) -> None:
+    for policy in (None, "default: {server: {concurrency: 5}}"):
+        house.mesh.enact(policy)
+        for answer in house.each_kind(5.0, "high"):
+            left, priority = answer.decode().split()[-2:]
+            assert 3.0 < float(left) < 5.1  # gRPC rounds to milliseconds of another clock
+            assert priority == "high"
+        assert [answer.decode().split()[-2:] for answer in house.each_kind(None)] == [["-", "-"]] * 4
+
+
+def test_a_call_that_finds_no_place_is_told_when_to_come_back(house: House) -> None:
+    house.mesh.enact(NO_QUEUE)
+    held = house.hold_the_only_place()
+    with pytest.raises(grpc.RpcError) as caught:
+        house.call()
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED  # type: ignore[attr-defined]
+    assert "call.overloaded" in caught.value.details()  # type: ignore[attr-defined]
+    trailing = dict(caught.value.trailing_metadata())  # type: ignore[attr-defined]
+    assert int(trailing["grpc-retry-pushback-ms"]) > 0
+    house.orders.open.set()
+    assert held.result() == b"held"
+
+
+def test_calls_of_every_kind_are_refused_beyond_the_rate(house: House) -> None:
+    house.mesh.enact("default: {server: {limit: {rate: 1/m}}}")
+    house.call()
+    calls: list[Callable[[], Any]] = [
+        lambda: house.channel.unary_unary(TELL)(b""),
+        lambda: list(house.channel.unary_stream("/shop.Orders/TellStreaming")(b"")),
+        lambda: house.channel.stream_unary("/shop.Orders/Collect")(iter([b"a"])),
+        lambda: list(house.channel.stream_stream("/shop.Orders/Echo")(iter([b"a"]))),
+    ]
+    for call in calls:
+        with pytest.raises(grpc.RpcError) as caught:
+            call()
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED  # type: ignore[attr-defined]
+        pushback = int(dict(caught.value.trailing_metadata())["grpc-retry-pushback-ms"])  # type: ignore[attr-defined]
+        assert 50_000 < pushback <= 60_000
+
+
+def test_important_calls_are_served_first_and_unimportant_ones_refused_first(house: House) -> None:
+    house.mesh.enact(ONE_PLACE)
+    first = house.hold_the_only_place()
+    low = house.start("low", "low")
+    until(lambda: house.mesh.waiting == 1)
+    normal = house.start("normal")
+    until(lambda: house.mesh.waiting == 2)
+    critical = house.start("critical", "critical")
+    assert low.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    house.orders.open.set()
+    assert [call.result() for call in (first, critical, normal)] == [b"held"] * 3
+    assert house.orders.served == ["first", "critical", "normal"]
+
+
+def test_a_client_that_gives_up_while_it_waits_leaves_the_queue(house: House) -> None:
+    house.mesh.enact(ONE_PLACE)
+    held = house.hold_the_only_place()
+    second = house.start("second")
+    until(lambda: house.mesh.waiting == 1)
+    second.cancel()
+    until(lambda: house.mesh.waiting == 0)
+    until(lambda: int(house.mesh.serving) == 1)
+    assert house.orders.served == ["first"]
+    assert not held.done()
+
+
+def test_a_call_that_waits_until_its_deadline_is_never_served(house: House) -> None:
+    house.mesh.enact(ONE_PLACE)
+    held = house.hold_the_only_place()
+    with pytest.raises(grpc.RpcError) as caught:
+        house.call(timeout=0.1)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED  # type: ignore[attr-defined]
+    until(lambda: house.mesh.waiting == 0)
+    assert not held.done()
+
+
+def test_a_stream_holds_its_place_until_its_end(house: House) -> None:
+    house.mesh.enact(NO_QUEUE)
+    answers = house.channel.unary_stream("/shop.Orders/Trickle")(b"", timeout=15)
+    assert next(answers) == b"first"
+    with pytest.raises(grpc.RpcError):
+        house.call()
+    house.orders.open.set()
+    assert list(answers)[-1] == b"last"
+    until(lambda: house.mesh.at_rest)
+    assert house.call()
+
+
+def test_a_client_that_vanishes_in_a_stream_gives_its_place_back(house: House) -> None:
+    house.mesh.enact(NO_QUEUE)
+    answers = house.channel.unary_stream("/shop.Orders/Trickle")(b"", timeout=15)
+    assert next(answers) == b"first"
+    answers.cancel()
+    until(lambda: house.mesh.at_rest)
+    assert house.call()
+
+
+def test_an_error_of_the_handler_is_its_own_and_gives_its_place_back(house: House) -> None:
+    house.mesh.enact(NO_QUEUE)
+    for _ in range(2):
+        with pytest.raises(grpc.RpcError) as caught:
+            house.call("/shop.Orders/Fail")
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND  # type: ignore[attr-defined]
+        until(lambda: house.mesh.at_rest)
+
+
+def test_health_is_told_whatever_else_is_going_on(house: House) -> None:
+    house.mesh.enact(NO_QUEUE)
+    held = house.hold_the_only_place()
+    assert house.call("/grpc.health.v1.Health/Check")
+    assert not held.done()
+
+
+def test_a_method_that_there_is_not_stays_unknown(house: House) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        house.call("/shop.Orders/Guess")
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED  # type: ignore[attr-defined]
+
+
+def test_a_policy_goes_by_method_and_metadata_and_is_changed_live(house: House) -> None:
+    house.mesh.enact("""
+routes:
+  - match: {method: Tell, header: {trimtab-priority: low}}
+    server: {limit: {rate: 1/m}}
+""")
+    house.call(priority="low")
+    with pytest.raises(grpc.RpcError):
+        house.call(priority="low")
+    house.call(priority="high")
+    house.mesh.enact(None)
+    house.call(priority="low")
+
+
+def test_who_waits_begins_when_the_policy_gives_it_a_place(house: House) -> None:
+    house.mesh.enact(ONE_PLACE)
+    held = house.hold_the_only_place()
+    second = house.start("second")
+    until(lambda: house.mesh.waiting == 1)
+    house.mesh.enact("default: {server: {concurrency: 2}}")
+    until(lambda: house.orders.served == ["first", "second"])
+    house.orders.open.set()
+    assert (held.result(), second.result()) == (b"held", b"held")
+
+
+def test_handlers_that_block_are_let_into_an_asyncio_server_but_for_streams() -> None:
+    with house_of(blocking=False, awaited=False) as house:
+        assert [answer.decode().split()[-1] for answer in house.each_kind(5.0, "high")] == ["high", "-", "high", "-"]
+        house.mesh.enact(NO_QUEUE)
+        held = house.hold_the_only_place()
+        with pytest.raises(grpc.RpcError) as caught:
+            house.start("second").result()
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED  # type: ignore[attr-defined]
+        house.orders.open.set()
+        assert held.result() == b"held"
+        assert house.orders.served == ["first"]
