@@ -1,0 +1,162 @@
+"""A method of a service as a stub knows it: what all calls of it have in common."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Container, Hashable
+from typing import Any, NamedTuple
+
+import grpc
+from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.message import Message
+
+from trimtab.core.calling.call import Call
+from trimtab.core.calling.fallbacks import Substitute, reason
+from trimtab.core.calling.pipeline import Pipeline
+from trimtab.discovery import Callee
+from trimtab.grpc.meaning import DEADLINE, Entries, headers, marked
+
+logger = logging.getLogger("trimtab")
+
+_LIMIT = 1024  # of a service are few; whoever makes them up must not fill the memory
+Deserializer = Callable[[bytes], Any] | None
+
+
+class Instead(NamedTuple):
+    """What a caller gets in place of an answer: what another ``service`` says, or ``value`` where none is named."""
+
+    service: str = ""
+    value: Any = None
+
+
+class Method:
+    """One method. ``kind`` is that of its stubs, as ``unary_stream``; ``registered`` is the newer stubs' own option."""
+
+    __slots__ = (
+        "_idempotent",
+        "deserialize",
+        "kind",
+        "lasting",
+        "name",
+        "path",
+        "registered",
+        "serialize",
+        "takes_stream",
+    )
+
+    def __init__(
+        self,
+        kind: str,
+        path: str,
+        serialize: Callable[[Any], bytes] | None,
+        deserialize: Deserializer,
+        registered: bool,
+        idempotent: Container[str],
+    ) -> None:
+        self.kind = kind
+        self.path = path
+        self.name = path.removeprefix("/")
+        self.serialize = serialize
+        self.deserialize = deserialize
+        self.registered = registered
+        self.takes_stream = kind.startswith("stream")
+        # A stream may go on for ever, which is no sign that its callee hangs.
+        self.lasting = kind != "unary_unary"
+        self._idempotent = self.name in idempotent or self.name.rpartition("/")[2] in idempotent
+
+    def on(self, channel: Any) -> Any:
+        """The method as a stub of a channel to one endpoint."""
+        # Older releases of gRPC know nothing of registered methods, and neither do the stubs made for them.
+        options = {"_registered_method": True} if self.registered else {}
+        return getattr(channel, self.kind)(self.path, self.serialize, self.deserialize, **options)
+
+    def pipeline(self, callee: Callee, metadata: Entries | None) -> Pipeline:
+        """What a call goes through."""
+        return callee.pipeline(self.name, self.path, headers(metadata))
+
+    def repeatable(self, pipeline: Pipeline, metadata: Entries | None) -> bool:
+        """Whether what the policy says of trying again holds for a call.
+
+        gRFC A6 has no notion of idempotence: whoever writes down what is to be tried again permits it. What is built in was
+        written down by nobody, so there the caller has to say that it does no harm.
+        """
+        return self._idempotent or "retry" in pipeline.documented or (metadata is not None and marked(metadata))
+
+    # Fallbacks, for methods with a single answer
+
+    def keep(self, call: Call, request: Any, answer: Any) -> None:
+        """A good answer, to be given again when there is no new one. Only where the policy keeps some."""
+        fallbacks = call.pipeline.fallbacks
+        if fallbacks is None or not fallbacks.keeps or call.fallback or self.kind != "unary_unary":
+            return
+        # As bytes: whoever got the message may change it.
+        kept = answer.SerializeToString() if isinstance(answer, Message) else answer
+        size = len(kept) if isinstance(kept, bytes) else 0
+        if size <= fallbacks.largest:
+            fallbacks.keep(self._identity(request), kept, size, call.pipeline.now())
+
+    def instead(self, call: Call, request: Any, error: Exception) -> Instead | None:
+        """What the policy has to offer to the caller of a call that failed with ``error``; None: nothing."""
+        fallbacks = call.pipeline.fallbacks
+        if fallbacks is None or self.kind not in ("unary_unary", "stream_unary"):
+            return None
+        if call.outcome is not None and not call.outcome.failed:
+            return None
+        late = isinstance(error, grpc.RpcError) and error.code() is DEADLINE
+        found = fallbacks.instead("timeout" if late else reason(error), self._identity(request), call.pipeline.now())
+        if found is None:
+            return None
+        if found.source == "service":
+            return Instead(service=found.value) if self.kind == "unary_unary" else None
+        try:
+            value = self._answer(found)
+        except (ParseError, TypeError, ValueError) as unfit:
+            logger.warning("fallback.unusable: %s: the fallback of its policy is no answer: %s", self.path, unfit)
+            return None
+        call.fallback, call.age = found.source, found.age
+        return Instead(value=value)
+
+    def _identity(self, request: Any) -> tuple[str, Any]:
+        """What makes two calls ask for the same."""
+        if self.kind != "unary_unary":
+            return self.path, None
+        return self.path, self.serialize(request) if self.serialize is not None else request
+
+    def _answer(self, found: Substitute) -> Any:
+        """The message that a fallback stands for. Raises ParseError, TypeError or ValueError when it stands for none."""
+        if found.source == "cache":
+            held = found.value
+            return self.deserialize(held) if isinstance(held, bytes) and self.deserialize is not None else held
+        if self.deserialize is None:
+            return json.dumps(found.value).encode()
+        message = getattr(self.deserialize, "__self__", None)
+        if not isinstance(message, type) or not issubclass(message, Message):
+            raise TypeError("the type of the answer is not known")
+        return ParseDict(found.value, message())
+
+
+class Methods:
+    """The methods of a channel, each once: interceptors ask for theirs anew with every call."""
+
+    def __init__(self, idempotent: Container[str]) -> None:
+        self._idempotent = idempotent
+        self._known: dict[Hashable, Method] = {}
+
+    def get(
+        self,
+        kind: str,
+        path: str,
+        serialize: Callable[[Any], bytes] | None,
+        deserialize: Deserializer,
+        registered: bool | None,
+    ) -> Method:
+        """The method of this kind and path."""
+        key = (kind, path, serialize, deserialize, registered)
+        found = self._known.get(key)
+        if found is None:
+            if len(self._known) >= _LIMIT:
+                self._known.clear()
+            found = Method(kind, path, serialize, deserialize, bool(registered), self._idempotent)
+            self._known[key] = found
+        return found

@@ -1,0 +1,148 @@
+"""One call on its way out, and what all three ways to make one have in common: blocking, in the background, and awaited."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trimtab.calling.context import deadline as inherited
+from trimtab.calling.context import priority as inherited_priority
+from trimtab.calling.drive import words
+from trimtab.core.calling.call import Call
+from trimtab.core.calling.pipeline import MAX_UNSENT
+from trimtab.discovery import Callee
+from trimtab.grpc.feed import AsyncFeed, Drawn, Feed, feed
+from trimtab.grpc.meaning import CALLERS, Entries, Status, headers, outcome_of_status, with_priority
+from trimtab.grpc.method import Method
+from trimtab.grpc.subchannels import SubChannel, SubChannels
+
+_ALL = Drawn(touched=False, replayable=True)
+
+
+class Outgoing:
+    """A call with its arguments, which are those that gRPC's own methods take.
+
+    ``how``: what of the endpoint's stub is called, when it is not the stub itself.
+    """
+
+    how = ""
+    callee: Callee
+    call: Call
+    began = 0.0
+    deadline: float | None = None  # its caller's, and that of the call being served; the policy's is in the call
+    sub: SubChannel[Any] | None = None
+
+    def __init__(
+        self,
+        subchannels: SubChannels[Any],
+        method: Method,
+        request: Any = None,
+        timeout: float | None = None,
+        metadata: Entries | None = None,
+        credentials: Any = None,
+        wait_for_ready: bool | None = None,
+        compression: Any = None,
+        *,
+        request_iterator: Any = None,
+    ) -> None:
+        self.subchannels = subchannels
+        self.method = method
+        self.request = request
+        self.feed: Feed | AsyncFeed | None = None
+        if method.takes_stream:
+            self.feed = feed(request if request is not None else request_iterator)
+        self.metadata = metadata
+        self.credentials = credentials
+        self.wait_for_ready = wait_for_ready
+        self.compression = compression
+        self.timeout = timeout
+        # Now: further attempts are made in contexts that know nothing of the call being served.
+        self.priority = inherited_priority.get()
+
+    def begin(self, callee: Callee) -> Call:
+        """Let it in. Raises what refuses it."""
+        method = self.method
+        pipeline = callee.rules.by_method.get(method.name) or method.pipeline(callee, self.metadata)
+        now = pipeline.now()
+        if not self.began:
+            # Over when its caller says, and never later than the call that is being served.
+            self.began, self.deadline = now, inherited.get()
+            if self.timeout is not None and (self.deadline is None or now + self.timeout < self.deadline):
+                self.deadline = now + self.timeout
+        self.callee = callee
+        self.call = call = pipeline.begin(
+            now,
+            method=method.name,
+            deadline=self.deadline,
+            headers=headers(self.metadata) if pipeline.keyed else None,
+            lasting=method.lasting,
+        )
+        return call
+
+    def start(self, now: float, timeout: float | None) -> Any:
+        """Begin an attempt, which gRPC ends after ``timeout`` seconds. ``release`` must follow."""
+        call, method, metadata = self.call, self.method, self.metadata
+        assert call.endpoint is not None
+        if priority := call.pipeline.priority or self.priority:
+            metadata = with_priority(metadata, priority)
+        sub = self.sub = self.subchannels.acquire(call.endpoint, self.callee, now)
+        stub = sub.stubs.get(method)
+        if stub is None:
+            stub = self.subchannels.stub(sub, method)
+        if self.how:
+            stub = getattr(stub, self.how)
+        return stub(
+            self.request if self.feed is None else self.feed.view(),
+            timeout=timeout,
+            metadata=metadata,
+            credentials=self.credentials,
+            # Only where there is no other endpoint left to try.
+            wait_for_ready=self.wait_for_ready and self._is_last(),
+            compression=self.compression,
+        )
+
+    def release(self) -> None:
+        """The attempt is over. Saying it twice is saying it once."""
+        sub, self.sub = self.sub, None
+        if sub is not None:
+            self.subchannels.release(sub)
+
+    def ended(self, status: Status, *, begun: bool = False, cancelled: bool = False) -> float | None:
+        """The attempt ended badly. Returns the seconds to wait before the next one; None: there is none, the call is over.
+
+        ``begun``: the caller was given a part of the answer. ``cancelled``: by the caller.
+        """
+        call = self.call
+        pipeline = call.pipeline
+        now = pipeline.now()
+        outcome = CALLERS if cancelled else outcome_of_status(call, status)
+        drawn = self.feed.stop() if self.feed is not None else _ALL
+        if begun:
+            pipeline.over(call, now, broke=outcome.failed)
+            call.error = str(status)
+            return None
+        if not drawn.replayable and not outcome.sent:
+            outcome = outcome._replace(sent=True)
+        # gRFC A6: who has received response headers is committed to them. Empty ones cannot be told from none.
+        if status.initial or drawn.touched:
+            call.once = True
+        call.idempotent = self.method.repeatable(pipeline, self.metadata)
+        delay = pipeline.failed(call, outcome, str(status), now)
+        if delay is None:
+            pipeline.over(call, now)
+        return delay
+
+    def mistaken(self, error: BaseException) -> None:
+        """It could not even be sent, because of what its caller asked for; or its caller was interrupted."""
+        self.release()
+        call = self.call
+        pipeline = call.pipeline
+        now = pipeline.now()
+        pipeline.failed(call, CALLERS, words(error), now)
+        pipeline.over(call, now)
+        error.__dict__["trimtab"] = call
+
+    def _is_last(self) -> bool:
+        """Whether a failed connection would be the end of the call."""
+        call = self.call
+        tried = {attempt.endpoint.id for attempt in call.attempts if attempt.endpoint is not None}
+        return len(call.tried) + 1 >= MAX_UNSENT or not call.pipeline.balancer.has_others(tried)
