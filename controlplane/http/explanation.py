@@ -10,7 +10,6 @@ from typing import Any
 
 from trimtab.policy import canonical
 from trimtab.policy.effective import BUILT_IN_ORIGIN, Effective, Request, layers, resolve
-from trimtab.policy.model import ServicePolicy
 from trimtab.policy.schema import json_schema
 from trimtab.policy.sections import OFF, SECTIONS
 

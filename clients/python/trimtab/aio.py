@@ -14,7 +14,6 @@ from typing import Any, TypeVar, Unpack, overload
 
 from trimtab.calling.attempts import AttemptBlock, attempts_async
 from trimtab.calling.context import deadline
-from trimtab.calling.drive import clock
 from trimtab.calling.guard import blame
 from trimtab.calling.pick import Pick
 from trimtab.configs import MISSING, LiveConfig
@@ -122,7 +121,11 @@ class AsyncMesh:
         later ones never. Raises NoEndpoints, Rejected, MeshClosed.
         """
         pipeline = (await self.callee(service, namespace)).pipeline("")
-        return Pick(pipeline, pipeline.begin(clock(), deadline=deadline.get(), exclude=exclude))
+        return Pick(pipeline, pipeline.begin(pipeline.now(), deadline=deadline.get(), exclude=exclude))
+
+    def known(self, service: str, namespace: str | None = None) -> Callee | None:
+        """Return a service as calls see it when nothing has to be waited for, else None."""
+        return self._engine.ready(service, namespace)
 
     async def callee(self, service: str, namespace: str | None = None) -> Callee:
         """Return a service as calls see it, after waiting for what there is to know of it. Raises MeshClosed."""
@@ -158,7 +161,7 @@ class AsyncMesh:
     ) -> AsyncIterator[AttemptBlock]:
         """Yield an attempt at a time: ``async for attempt in …: with attempt as endpoint: …``. As ``Mesh.attempts``."""
         pipeline = (await self.callee(service, namespace)).pipeline(method)
-        call = pipeline.begin(clock(), method=method, deadline=deadline.get(), idempotent=idempotent)
+        call = pipeline.begin(pipeline.now(), method=method, deadline=deadline.get(), idempotent=idempotent)
         async for attempt in attempts_async(pipeline, call, lambda error: blame(error, ignore)):
             yield attempt
 
@@ -306,6 +309,18 @@ class AsyncMesh:
         from trimtab.http.httpx import async_client
 
         return async_client(self, **options)
+
+    def grpc_channel(self, service: str, **options: Any) -> Any:
+        """Return a ``grpc.aio.Channel`` to a service, for generated stubs. ``options``: see ``trimtab.grpc.awaiting.channel``."""
+        from trimtab.grpc.awaiting import channel
+
+        return channel(self, service, **options)
+
+    def aiohttp_session(self, **options: Any) -> Any:
+        """Return an ``aiohttp.ClientSession`` that understands ``mesh://SERVICE/path``. Needs the extra ``trimtab[aiohttp]``."""
+        from trimtab.http.aiohttp import session
+
+        return session(self, **options)
 
     def fastapi(self, service: str, *, port: int, drain: str | float = "5s", **options: Any) -> Any:
         """Return a FastAPI lifespan that registers, gets ready, and drains. Needs the extra ``trimtab[fastapi]``."""

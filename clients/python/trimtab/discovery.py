@@ -6,13 +6,14 @@ import itertools
 import logging
 import random
 import threading
-import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 
+from trimtab.calling.clock import RealClock
 from trimtab.core.calling.pipeline import Pipeline, Surroundings
 from trimtab.core.calling.rules import Caller, Release, Rules
 from trimtab.core.calling.statistics import Statistics
+from trimtab.core.clock import Clock
 from trimtab.core.endpoints import Health, Mismatch, ServiceState, decode
 from trimtab.errors import NoEndpoints
 from trimtab.gate import Gate
@@ -24,7 +25,6 @@ from trimtab.v1.types_pb2 import Kind, Resource
 logger = logging.getLogger("trimtab")
 
 Predicate = Callable[["Callee"], bool]
-clock = time.monotonic
 _REASON_LIMIT = 1024
 
 
@@ -48,12 +48,14 @@ class Callee:
         state: ServiceState | None = None,
         policies: Mapping[str, Release | None] | None = None,
         rng: random.Random | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.name = name
         self.statistics = Statistics()
         self._caller = caller
         self._nobody = nobody
         self._rng = rng or random.Random()
+        self._clock = clock or RealClock()
         self._sequence = itertools.count(self._rng.getrandbits(16))
         self._listeners: list[Callable[[ServiceState], None]] = []
         self.policies: dict[str, Release | None] = dict(policies or {})
@@ -73,7 +75,7 @@ class Callee:
         """Make ``state`` the current one: a call that begins now picks from it."""
         with self.lock:
             self.state = state
-            self.rules.update(state, clock())
+            self.rules.update(state, self._clock.now())
             self.confirmed = True
             self.settled = self.settled or not self.unanswered
             listeners = list(self._listeners)
@@ -90,7 +92,7 @@ class Callee:
         def adopt() -> None:
             with self.lock:
                 self.policies, self.rules = policies, rules
-                rules.update(self.state, clock())
+                rules.update(self.state, self._clock.now())
 
         return adopt
 
@@ -109,13 +111,14 @@ class Callee:
             tallies=self.state.tallies,
             nobody=lambda: self._nobody(self),
             statistics=self.statistics,
+            clock=self._clock,
         )
         return Rules(
             surroundings,
             self._caller,
             self._sequence,
             self.state,
-            clock(),
+            self._clock.now(),
             service=policies.get(own),
             namespace=policies.get(every),
             before=before,
@@ -127,7 +130,7 @@ class Callee:
         if found is not None:
             return found
         with self.lock:
-            return self.rules.pipeline(method, clock(), path, headers or {})
+            return self.rules.pipeline(method, self._clock.now(), path, headers or {})
 
     def settle(self) -> None:
         """No server can be reached: whoever waits goes on with what there is."""
@@ -178,17 +181,18 @@ def is_settled(callee: Callee) -> bool:
 
 
 class Discovery:
-    """All services that are followed, by full name ``NAMESPACE/SERVICE``. ``load`` reads what was saved of one."""
+    """All services that are followed, by full name ``NAMESPACE/SERVICE``.
+
+    ``make`` returns a new Callee from what was saved of it, ``load`` and ``load_policy`` read that.
+    """
 
     def __init__(
         self,
-        caller: Caller,
-        nobody: Callable[[Callee], Exception],
+        make: Callable[[str, ServiceState | None, Mapping[str, Release | None]], Callee],
         load: Callable[[str], ServiceState | None],
         load_policy: Callable[[str], Release | None],
     ) -> None:
-        self._caller = caller
-        self._nobody = nobody
+        self._make = make
         self._load = load
         self._load_policy = load_policy
         self._lock = threading.Lock()
@@ -217,7 +221,7 @@ class Discovery:
             known = self._callees.get(name)
             if known is not None:
                 return known, False
-            fresh = self._callees[name] = Callee(name, self._caller, self._nobody, state, self._newest(policies))
+            fresh = self._callees[name] = self._make(name, state, self._newest(policies))
             return fresh, True
 
     def gate(self, name: str, wake: Callable[[], None]) -> tuple[Gate, bool]:
@@ -241,7 +245,8 @@ class Discovery:
     def _newest(self, policies: dict[str, Release | None]) -> dict[str, Release | None]:
         """What another service of the namespace was told already is newer than the disk."""
         told: dict[str, Release | None] = {}
-        for follower in (*self._callees.values(), *self._gates.values()):
+        followers: list[Callee | Gate] = [*self._callees.values(), *self._gates.values()]
+        for follower in followers:
             told |= follower.policies
         return {policy: told.get(policy, release) for policy, release in policies.items()}
 
@@ -268,7 +273,7 @@ class Discovery:
 
     def apply_policy(self, resource: Resource) -> Refusal | None:
         """Apply a policy to all services that it holds for, or to none. Returns why it cannot be."""
-        concerned = (*self.callees(), *self.gates())
+        concerned: list[Callee | Gate] = [*self.callees(), *self.gates()]
         followers = [follower for follower in concerned if resource.name in policies_of(follower.name)]
         refusal: Refusal | None = None
         try:

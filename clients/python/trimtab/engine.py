@@ -81,8 +81,8 @@ class Engine:
         self._ready: dict[str | tuple[str, str], Callee] = {}
         self._configs: dict[str, ConfigFile] = {}
         self._disk = Disk(settings, self._as_resource)
-        caller = Caller(settings.name, settings.zone, uuid.uuid4().hex, settings.algorithm, self._circuit_changed)
-        self.discovery = Discovery(caller, self.no_endpoints, self._from_disk, self._policy_from_disk)
+        self.caller = Caller(settings.name, settings.zone, uuid.uuid4().hex, settings.algorithm, self._circuit_changed)
+        self.discovery = Discovery(self.new_callee, self._from_disk, self._policy_from_disk)
         self._rest()
         tell_of_forks(self)
         # A weak reference: an engine that was never used may go before the process does.
@@ -96,6 +96,16 @@ class Engine:
         self._enrolments = Enrolments()
         self._revision = 0
         self._reporter = Reporter()
+
+    # What an engine is made of
+
+    def new_callee(self, name: str, state: ServiceState | None, policies: Mapping[str, Release | None]) -> Callee:
+        """Return a service to be followed, as it was saved."""
+        return Callee(name, self.caller, self.no_endpoints, state, policies)
+
+    def new_stream(self, session: Session) -> Stream:
+        """Return a stream that was not started."""
+        return Stream(self.settings, session, self)
 
     # Calling
 
@@ -161,7 +171,7 @@ class Engine:
 
     def config(self, name: str, model: Any, default: Any) -> tuple[LiveConfig[Any], Future[None]]:
         """Return a live value and a future that is done when a server answered, or cannot. Raises SettingsInvalid."""
-        full = self._config_name(name)
+        full = self.config_name(name)
         live: LiveConfig[Any] = LiveConfig(full, reader_of(model), default, self.callbacks, self.wake)
         file = self._configs.get(full)
         fresh = False
@@ -182,7 +192,8 @@ class Engine:
         """Wait no longer for a file."""
         self._configs[live.file].settle()
 
-    def _config_name(self, name: str) -> str:
+    def config_name(self, name: str) -> str:
+        """Return the full name, ``NAMESPACE/APP/FILE``. Raises SettingsInvalid."""
         parts = name.split("/")
         if len(parts) == 2:
             parts.insert(0, self.settings.namespace)
@@ -317,7 +328,7 @@ class Engine:
             session = Session(self._node(), self._rng, self._load, self._report)
             session.subscribe(self._followed())
             session.subscribe((Kind.KIND_CONFIG, name) for name in list(self._configs))
-            self._stream = Stream(self.settings, session, self)
+            self._stream = self.new_stream(session)
             self._stream.start()
             return True
 

@@ -10,7 +10,6 @@ from typing import Any, TypeVar, Unpack, overload
 from trimtab.callbacks import Watch
 from trimtab.calling.attempts import AttemptBlock, attempts
 from trimtab.calling.context import deadline
-from trimtab.calling.drive import clock
 from trimtab.calling.guard import Guarded, blame
 from trimtab.calling.pick import Pick
 from trimtab.configs import MISSING, LiveConfig
@@ -85,7 +84,7 @@ class Mesh:
         later ones never. Raises NoEndpoints, Rejected, MeshClosed.
         """
         pipeline = self.callee(service, namespace).pipeline("")
-        return Pick(pipeline, pipeline.begin(clock(), deadline=deadline.get(), exclude=exclude))
+        return Pick(pipeline, pipeline.begin(pipeline.now(), deadline=deadline.get(), exclude=exclude))
 
     def callee(self, service: str, namespace: str | None = None) -> Callee:
         """Return a service as calls see it, after waiting for what there is to know of it. Raises MeshClosed."""
@@ -140,7 +139,7 @@ class Mesh:
         Raises what keeps the call from being sent, and what the last attempt raised.
         """
         pipeline = self.callee(service, namespace).pipeline(method)
-        call = pipeline.begin(clock(), method=method, deadline=deadline.get(), idempotent=idempotent)
+        call = pipeline.begin(pipeline.now(), method=method, deadline=deadline.get(), idempotent=idempotent)
         return attempts(pipeline, call, lambda error: blame(error, ignore))
 
     def endpoints(self, service: str, *, namespace: str | None = None) -> tuple[Endpoint, ...]:
@@ -281,6 +280,12 @@ class Mesh:
         from trimtab.http.requests import adapter
 
         return adapter(self, **options)
+
+    def grpc_channel(self, service: str, **options: Any) -> Any:
+        """Return a ``grpc.Channel`` to a service, for generated stubs. ``options``: see ``trimtab.grpc.blocking.channel``."""
+        from trimtab.grpc.blocking import channel
+
+        return channel(self, service, **options)
 
     def fastapi(self, service: str, *, port: int, drain: str | float = "5s", **options: Any) -> Any:
         """Return a FastAPI lifespan that registers, gets ready, and drains. Needs the extra ``trimtab[fastapi]``."""

@@ -157,7 +157,9 @@ def test_swapping_policies_loses_and_delays_no_call(orders: Mesh, server: FakeMe
         caller.start()
     revision = 0
     for number in range(200):
-        revision = server.store.enact(ORDERS, policy(f"default: {{timeout: {number + 1}s, concurrency: {100 + number}}}"))
+        revision = server.store.enact(
+            ORDERS, policy(f"default: {{timeout: {number + 1}s, concurrency: {100 + number}}}")
+        )
     until(lambda: orders.callee("orders").rules.revision == revision)
     stop.set()
     for caller in callers:

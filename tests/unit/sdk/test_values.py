@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trimtab import NoEndpoints, Refused, SettingsInvalid, SnapshotInvalid, TrimtabError
 from trimtab.core.backoff import full_jitter
-from trimtab.core.documents import parse
 from trimtab.core.calling.rules import Caller
+from trimtab.core.documents import parse
 from trimtab.core.endpoints import Endpoint, Health, ServiceState
 from trimtab.core.snapshot import Snapshot, decode, encode, key_of_token
 from trimtab.discovery import Callee, explain
@@ -167,7 +167,12 @@ def test_errors_say_code_message_hint_and_places() -> None:
 def callee(*healths: tuple[Health, int], version: int = 1, confirmed: bool = True) -> Callee:
     endpoints = {f"e{n}": Endpoint(f"e{n}", "h", 1, w, int(h), "", {}) for n, (h, w) in enumerate(healths)}
     caller = Caller("tests", "", "tests", "p2c", lambda: None)
-    known = Callee("default/orders", caller, lambda callee: NoEndpoints(callee.name), ServiceState("default/orders", version, 1, endpoints))
+    known = Callee(
+        "default/orders",
+        caller,
+        lambda callee: NoEndpoints(callee.name),
+        ServiceState("default/orders", version, 1, endpoints),
+    )
     known.confirmed = confirmed
     return known
 

@@ -1,4 +1,4 @@
-"""The clock that calls live by outside of tests."""
+"""The time as it is."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ import time
 from trimtab.calling.wheel import Deadline
 
 
-class SystemClock:
-    """The machine's monotonic clock. Nothing stands between a call and the interpreter's own functions."""
+class RealClock:
+    """Seconds of the machine's monotonic clock. See ``core.clock.Clock``."""
 
     now = staticmethod(time.monotonic)
     sleep = staticmethod(time.sleep)
     pause = staticmethod(asyncio.sleep)
     deadline = Deadline
-
-
-SYSTEM = SystemClock()

@@ -5,12 +5,18 @@ Servers set it from what their caller sent; calls that are made meanwhile, also 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-# By time.monotonic(); None: without end.
+from trimtab.calling.clock import RealClock
+from trimtab.core.clock import Clock
+
+_REAL: Clock = RealClock()
+
+# What deadlines are told by. Only a test has another one than the machine's.
+clock: ContextVar[Clock] = ContextVar("trimtab.clock", default=_REAL)
+# By that clock; None: without end.
 deadline: ContextVar[float | None] = ContextVar("trimtab.deadline", default=None)
 priority: ContextVar[str] = ContextVar("trimtab.priority", default="")
 
@@ -22,7 +28,7 @@ PRIORITY_HEADER = "trimtab-priority"
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
     """Give everything called inside at most ``seconds`` in all."""
-    until = time.monotonic() + seconds
+    until = clock.get().now() + seconds
     held = deadline.get()
     token = deadline.set(until if held is None else min(held, until))
     try:
@@ -34,4 +40,4 @@ def within(seconds: float) -> Iterator[None]:
 def remaining() -> float | None:
     """Seconds that are left; None: without end."""
     until = deadline.get()
-    return None if until is None else until - time.monotonic()
+    return None if until is None else until - clock.get().now()

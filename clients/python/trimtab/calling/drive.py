@@ -6,19 +6,16 @@ written once: a blocking caller's transport has coroutines that never suspend, a
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
 
 from trimtab.core.calling.call import Call
 from trimtab.core.calling.pipeline import Pipeline
+from trimtab.core.clock import Clock
 from trimtab.core.retrying.conditions import OK, Outcome
 from trimtab.errors import TrimtabError
 
 T = TypeVar("T")
-
-clock = time.monotonic
 
 
 class Transport(Protocol):
@@ -40,7 +37,7 @@ class Transport(Protocol):
         """Nobody will read this answer: another attempt is made."""
         ...
 
-    async def sleep(self, seconds: float) -> None:
+    async def sleep(self, clock: Clock, seconds: float) -> None:
         """Wait."""
         ...
 
@@ -48,17 +45,17 @@ class Transport(Protocol):
 class Blocking:
     """The part of a blocking transport that all have in common."""
 
-    async def sleep(self, seconds: float) -> None:
+    async def sleep(self, clock: Clock, seconds: float) -> None:
         """Hold the thread up."""
-        time.sleep(seconds)  # noqa: ASYNC251 -- blocking is what its caller asked for
+        clock.sleep(seconds)
 
 
 class Awaiting:
     """The part of an asynchronous transport that all have in common."""
 
-    async def sleep(self, seconds: float) -> None:
+    async def sleep(self, clock: Clock, seconds: float) -> None:
         """Let others run."""
-        await asyncio.sleep(seconds)
+        await clock.pause(seconds)
 
 
 def block(work: Coroutine[Any, Any, T]) -> T:
@@ -76,10 +73,11 @@ async def run(pipeline: Pipeline, call: Call, transport: Transport, failure: Bas
     ``failure``: of the first attempt, when it was made already. Raises what the last attempt raised, or what kept a further
     one from being made; then the call is over.
     """
+    now = pipeline.now
     try:
         if call.wait and failure is None:
-            await transport.sleep(call.wait)
-            call.sent_at = clock()
+            await transport.sleep(pipeline.clock, call.wait)
+            call.sent_at = now()
         while True:
             answer = None
             if failure is None:
@@ -92,10 +90,10 @@ async def run(pipeline: Pipeline, call: Call, transport: Transport, failure: Bas
             else:
                 outcome = transport.judge(answer)
                 if outcome is OK:
-                    pipeline.answered(call, clock())
+                    pipeline.answered(call, now())
                     return answer
                 told = outcome.condition
-            delay = pipeline.failed(call, outcome, told, clock())
+            delay = pipeline.failed(call, outcome, told, now())
             if delay is None:
                 if failure is not None:
                     raise failure
@@ -103,16 +101,16 @@ async def run(pipeline: Pipeline, call: Call, transport: Transport, failure: Bas
             if answer is not None:
                 await transport.discard(answer)
             if delay:
-                await transport.sleep(delay)
+                await transport.sleep(pipeline.clock, delay)
             try:
-                pipeline.again(call, clock())
+                pipeline.again(call, now())
             except TrimtabError as error:
                 raise error from failure
             failure = None
     except BaseException as error:
         error.__dict__["trimtab"] = call
         # Also interrupted or cancelled while it waited: what it held is given back in any case.
-        pipeline.over(call, clock())
+        pipeline.over(call, now())
         raise
 
 
@@ -122,7 +120,7 @@ def call_of(error: BaseException, pipeline: Pipeline) -> Call:
     if isinstance(found, Call):
         return found
     call = Call()
-    call.pipeline, call.began = pipeline, clock()
+    call.pipeline, call.began = pipeline, pipeline.now()
     return call
 
 

@@ -17,8 +17,7 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from trimtab.calling.context import deadline as inherited
-from trimtab.calling.drive import Awaiting, Blocking, block, call_of, clock, run
-from trimtab.calling.wheel import Deadline
+from trimtab.calling.drive import Awaiting, Blocking, block, call_of, run
 from trimtab.core.calling.call import Call
 from trimtab.core.calling.fallbacks import reason
 from trimtab.core.calling.pipeline import Pipeline
@@ -104,7 +103,7 @@ class Guarded:
                 # The call itself will say what is wrong with its arguments.
                 arguments = kwargs
         return pipeline.begin(
-            clock(),
+            pipeline.now(),
             method=self.method,
             deadline=inherited.get(),
             idempotent=self._idempotent,
@@ -132,9 +131,9 @@ class Guarded:
             if found is None:
                 raise
             return found
-        pipeline.over(call, clock())
+        pipeline.over(call, pipeline.now())
         if pipeline.fallbacks is not None and pipeline.fallbacks.keeps:
-            pipeline.fallbacks.keep(self._identity(args, kwargs), value, 0, clock())
+            pipeline.fallbacks.keep(self._identity(args, kwargs), value, 0, pipeline.now())
         return Traced(value, call)
 
     async def _instead(
@@ -145,7 +144,7 @@ class Guarded:
         call = call_of(error, pipeline)
         fallbacks = pipeline.fallbacks
         if fallbacks is not None:
-            substitute = fallbacks.instead(reason(error), self._identity(args, kwargs), clock())
+            substitute = fallbacks.instead(reason(error), self._identity(args, kwargs), pipeline.now())
             if substitute is not None and substitute.source != "service":
                 call.fallback, call.age = substitute.source, substitute.age
                 return Traced(substitute.value, call)
@@ -201,10 +200,11 @@ class _BlockingWork(Blocking, _Work):
 class _AwaitedWork(Awaiting, _Work):
     async def send(self, call: Call) -> Any:
         """Await the function, at most for as long as the attempt may take."""
-        timeout = call.timeout(now := clock())
+        clock = call.pipeline.clock
+        timeout = call.timeout(now := clock.now())
         if timeout is None:
             return await self._invoke(call)
-        with Deadline(now + timeout):
+        with clock.deadline(now + timeout):
             return await self._invoke(call)
 
 
@@ -230,7 +230,7 @@ def _guard_blocking(guarded: Guarded) -> Callable[..., Any]:
         except BaseException as error:
             failure = error
         else:
-            pipeline.completed(call, clock())
+            pipeline.completed(call, pipeline.now())
             return value
         return block(guarded.through(pipeline, args, kwargs, call, failure)).value
 
@@ -262,12 +262,12 @@ def _guard_awaited(guarded: Guarded) -> Callable[..., Any]:
             if timeout is None:
                 value = await work
             else:
-                with Deadline(call.began + timeout):
+                with pipeline.clock.deadline(call.began + timeout):
                     value = await work
         except BaseException as error:
             failure = error
         else:
-            pipeline.completed(call, clock())
+            pipeline.completed(call, pipeline.now())
             return value
         return (await guarded.through(pipeline, args, kwargs, call, failure)).value
 

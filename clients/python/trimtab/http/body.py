@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-from trimtab.calling.drive import clock
 from trimtab.core.calling.call import Call
 from trimtab.http.meaning import name_endpoint
 
@@ -57,7 +56,8 @@ class Reading:
         except IndexError:
             return
         release()
-        self._call.pipeline.over(self._call, clock(), broke=broke)
+        pipeline = self._call.pipeline
+        pipeline.over(self._call, pipeline.now(), broke=broke)
 
 
 class Body:

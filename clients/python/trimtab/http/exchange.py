@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from trimtab.calling.context import deadline as inherited
-from trimtab.calling.drive import call_of, clock, run
+from trimtab.calling.drive import call_of, run
 from trimtab.core.calling.call import Call
 from trimtab.core.calling.fallbacks import Reason, reason
 from trimtab.core.calling.pipeline import Pipeline
+from trimtab.core.clock import Clock
 from trimtab.core.retrying.conditions import IDEMPOTENT_METHODS, Outcome, idempotent
 from trimtab.errors import DeadlineExceeded, MeshClosed, NoEndpoints, Rejected, RetriesExhausted
 from trimtab.http.meaning import TIMEOUT, adopt, exhausted, name_endpoint, too_late
@@ -50,7 +51,7 @@ class Exchange(ABC):
         """Give the connection of an answer back unread."""
 
     @abstractmethod
-    async def sleep(self, seconds: float) -> None:
+    async def sleep(self, clock: Clock, seconds: float) -> None:
         """Wait."""
 
     # What a request of this library is
@@ -84,7 +85,7 @@ class Exchange(ABC):
     def begin(self, pipeline: Pipeline) -> Call:
         """Let the call in. Raises what refuses it."""
         call = pipeline.begin(
-            clock(),
+            pipeline.now(),
             method=self.method,
             deadline=inherited.get(),
             idempotent=self.method in IDEMPOTENT_METHODS or idempotent(self.method, self.facts()[1]),
@@ -99,8 +100,9 @@ class Exchange(ABC):
         call = error.__dict__.get("trimtab")
         if not isinstance(call, Call) or isinstance(error, (Rejected, NoEndpoints)):
             return error
-        if call.deadline is not None and self.blame(error) is TIMEOUT and clock() >= call.deadline:
-            told: Exception = DeadlineExceeded(too_late(call, clock()))
+        now = call.pipeline.now()
+        if call.deadline is not None and self.blame(error) is TIMEOUT and now >= call.deadline:
+            told: Exception = DeadlineExceeded(too_late(call, now))
         elif len(call.attempts) > 1 and self.failed(error):
             told = adopt(RetriesExhausted(exhausted(call), call.attempts), type(error))
         else:
@@ -143,7 +145,7 @@ async def through(exchange: Exchange, target: Target, find: Find, *, is_fallback
         instead = await _instead(exchange, pipeline, target, find, call)
         if instead is not None:
             await exchange.discard(answer)
-            pipeline.over(call, clock())
+            pipeline.over(call, pipeline.now())
             return instead
     exchange.answered(answer, call)
     return answer
@@ -162,7 +164,7 @@ async def _instead(
     else:
         call = call_of(failure, pipeline)
         why = "timeout" if exchange.blame(failure) is TIMEOUT else reason(failure)
-    found = fallbacks.instead(why, exchange.identity, clock())
+    found = fallbacks.instead(why, exchange.identity, pipeline.now())
     if found is None:
         return None
     if found.source == "service":

@@ -19,9 +19,9 @@ from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, overload
 
-from trimtab.calling.drive import Awaiting, Blocking, block, clock
-from trimtab.calling.wheel import Deadline
+from trimtab.calling.drive import Awaiting, Blocking, block
 from trimtab.core.calling.call import Call
+from trimtab.core.clock import Clock
 from trimtab.core.retrying.conditions import Outcome
 from trimtab.errors import DeadlineExceeded, MeshClosed, NoEndpoints, TrimtabError
 from trimtab.http.body import AsyncBody, Body, Reading
@@ -41,7 +41,7 @@ READ_TIMEOUT = 5.0
 # before its server closes it under a request.
 KEEPALIVE_EXPIRY = 1.5
 
-_POOL_OPTIONS = frozenset({"verify", "cert", "http1", "http2", "limits"})
+POOL_OPTIONS = frozenset({"verify", "cert", "http1", "http2", "limits"})
 
 
 class Calls(Protocol):
@@ -171,7 +171,7 @@ class HttpxExchange(Exchange):
         """Send it to the call's endpoint."""
         shape, endpoint = self.shape, call.endpoint
         assert endpoint is not None
-        now = clock()
+        now = call.pipeline.now()
         timeout = call.timeout(now)
         if timeout is not None and timeout <= 0:
             raise DeadlineExceeded(too_late(call, now))
@@ -180,12 +180,12 @@ class HttpxExchange(Exchange):
         try:
             if call.abort is not None:
                 return self._injected(call.abort)
-            return await self.handle(pool, self._to_wire(call, now, timeout), timeout)
+            return await self.handle(pool, self._to_wire(call, now, timeout), timeout, call.pipeline.clock)
         except BaseException:
             shape.pools.release(origin)
             raise
 
-    async def handle(self, pool: Any, request: _WireRequest, timeout: float | None) -> Any:
+    async def handle(self, pool: Any, request: _WireRequest, timeout: float | None, clock: Clock) -> Any:
         """Send a request on a pool of connections, within ``timeout`` seconds where that can be done."""
         raise NotImplementedError
 
@@ -216,7 +216,7 @@ class HttpxExchange(Exchange):
 
             def keep(body: bytes) -> None:
                 kept = Answer(answer.status_code, list(answer.headers.raw), body)
-                held.keep(self.identity, kept, len(body), clock())
+                held.keep(self.identity, kept, len(body), call.pipeline.now())
 
         answer.stream = self.shape.stream(answer.stream, Reading(call, self.release, keep, largest))
         answer.extensions["trimtab"] = call
@@ -266,7 +266,9 @@ class HttpxExchange(Exchange):
         """What a fault that the policy asks for looks like."""
         module, told = self.shape.module, "injected by the service's policy"
         if outcome.condition.isdigit():
-            return module.Response(int(outcome.condition), text=told)
+            # A stream, which has to be closed: a body that is there already would never end the call.
+            headers = {"content-type": "text/plain", "content-length": str(len(told))}
+            return module.Response(int(outcome.condition), headers=headers, stream=module.ByteStream(told.encode()))
         if not outcome.sent:
             raise module.ConnectError(told, request=self.request)
         kind = module.ReadTimeout if outcome.condition == "timeout" else module.ReadError
@@ -274,7 +276,7 @@ class HttpxExchange(Exchange):
 
 
 class _BlockingExchange(Blocking, HttpxExchange):
-    async def handle(self, pool: Any, request: _WireRequest, timeout: float | None) -> Any:
+    async def handle(self, pool: Any, request: _WireRequest, timeout: float | None, clock: Clock) -> Any:
         """The library's own timeouts, shortened, have to do."""
         return pool.handle_request(request)
 
@@ -285,12 +287,12 @@ class _BlockingExchange(Blocking, HttpxExchange):
 
 
 class _AwaitedExchange(Awaiting, HttpxExchange):
-    async def handle(self, pool: Any, request: _WireRequest, timeout: float | None) -> Any:
+    async def handle(self, pool: Any, request: _WireRequest, timeout: float | None, clock: Clock) -> Any:
         """Whatever the library does, it is over in time."""
         if timeout is None:
             return await pool.handle_async_request(request)
         try:
-            with Deadline(clock() + timeout):
+            with clock.deadline(clock.now() + timeout):
                 return await pool.handle_async_request(request)
         except TimeoutError as error:
             raise self.shape.module.ReadTimeout(f"no answer within {timeout:.3g} s", request=self.request) from error
@@ -387,7 +389,7 @@ def client(mesh: Calls, *, library: str | None = None, scheme: str | None = None
     connect. ``limits`` hold for each endpoint. Proxies of the environment are not used for mesh URLs.
     """
     name = library or installed()
-    pool = {key: options[key] for key in _POOL_OPTIONS & options.keys()}
+    pool = {key: options[key] for key in POOL_OPTIONS & options.keys()}
     mounted = transport(mesh, library_name=name, scheme=scheme, **pool)
     return _client(name, "Client", mounted, options)
 
@@ -403,7 +405,7 @@ def async_client(
 def async_client(mesh: Calls, *, library: str | None = None, scheme: str | None = None, **options: Any) -> Any:
     """The asynchronous twin of ``client``."""
     name = library or installed()
-    pool = {key: options[key] for key in _POOL_OPTIONS & options.keys()}
+    pool = {key: options[key] for key in POOL_OPTIONS & options.keys()}
     mounted = async_transport(mesh, library_name=name, scheme=scheme, **pool)
     return _client(name, "AsyncClient", mounted, options)
 

@@ -27,7 +27,7 @@ class Pools(Generic[T]):
     """Makes a pool for an endpoint at its first use and gives up those that are idle. Thread-safe, fork-safe."""
 
     def __init__(self, make: Callable[[str], T], *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._make = make
+        self.make = make
         self._clock = clock
         self._lock = threading.Lock()
         self._slots: dict[str, _Slot[T]] = {}
@@ -42,7 +42,7 @@ class Pools(Generic[T]):
         with self._lock:
             slot = self._slots.get(origin)
             if slot is None:
-                slot = self._slots[origin] = _Slot(self._make(origin))
+                slot = self._slots[origin] = _Slot(self.make(origin))
             slot.in_use += 1
             slot.used_at = self._clock()
             return slot.pool

@@ -23,7 +23,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPResponse
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, MaxRetryError, NewConnectionError
 
-from trimtab.calling.drive import Blocking, block, clock
+from trimtab.calling.drive import Blocking, block
 from trimtab.core.calling.call import Call
 from trimtab.core.retrying.conditions import Outcome
 from trimtab.errors import DeadlineExceeded, MeshClosed, NoEndpoints, TrimtabError
@@ -105,7 +105,7 @@ class RequestsExchange(Blocking, Exchange):
         """Send it to the call's endpoint."""
         endpoint = call.endpoint
         assert endpoint is not None
-        now = clock()
+        now = call.pipeline.now()
         timeout = call.timeout(now)
         if timeout is not None and timeout <= 0:
             raise DeadlineExceeded(too_late(call, now))
@@ -156,7 +156,7 @@ class RequestsExchange(Blocking, Exchange):
             ]
 
             def keep(body: bytes) -> None:
-                held.keep(self.identity, Answer(answer.status_code, kept_headers, body), len(body), clock())
+                held.keep(self.identity, Answer(answer.status_code, kept_headers, body), len(body), call.pipeline.now())
 
         _end_with(answer, Reading(call, lambda: None, keep, fallbacks.largest if fallbacks is not None else 0))
         self._dress(answer, call)
@@ -217,6 +217,8 @@ def _end_with(response: requests.Response, reading: Reading) -> None:
             reading.read(chunk)
             yield chunk
         reading.finished()
+        # A response that was made here, by a fault for one, has no connection to give back.
+        reading.end()
 
     def release_and_end() -> None:
         release()

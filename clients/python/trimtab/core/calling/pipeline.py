@@ -308,6 +308,7 @@ class Pipeline:
             call.local = True
         if call.local:
             if circuits is not None and not circuits.admit(call, None, now):
+                call.refused = "breaker"
                 raise circuits.refusal(call, now)
             call.sent = True
             return

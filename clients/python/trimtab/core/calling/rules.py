@@ -83,7 +83,7 @@ class Rules:
         self._sequence = sequence
         self._state = state
         self._before = before._parts if before is not None else {}
-        self._parts: dict[Hashable, Any] = {}
+        self._parts: dict[tuple[Hashable, ...], Any] = {}
         self._layers = layers_of(
             service.policy if service is not None else None, namespace.policy if namespace is not None else None
         )
@@ -238,17 +238,15 @@ class Rules:
 
     def _bulkhead(self, settings: Concurrency, origin: Origin) -> ConcurrencyGate:
         """A limit that an operator moved still counts the calls that are under way."""
-        for (section, *place), part in self._before.items():
-            if section == "concurrency" and tuple(place[1:]) == (origin,) and settings.limit is not None:
-                held: ConcurrencyGate = part
-                if held.fixed:
-                    held.bulkhead.limit = settings.limit
-                    return held
+        for key, part in self._before.items():
+            if isinstance(part, ConcurrencyGate) and part.fixed and settings.limit is not None and key[-1] == origin:
+                part.bulkhead.limit = settings.limit
+                return part
         bulkhead = build_bulkhead(settings.limit, settings.adaptive, self._surroundings.rng)
         assert bulkhead is not None, "a concurrency section has a limit"
         return ConcurrencyGate(bulkhead, fixed=settings.limit is not None)
 
-    def _keep(self, key: Hashable, make: Callable[[], T]) -> T:
+    def _keep(self, key: tuple[Hashable, ...], make: Callable[[], T]) -> T:
         if key in self._parts:
             return self._parts[key]  # type: ignore[no-any-return]
         part = self._before.get(key)

@@ -14,6 +14,7 @@ from trimtab.policy.sections import Retry
 IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 _IDEMPOTENCY_KEY = "idempotency-key"
 CONNECT_FAILURE = "connect-failure"
+_TIMEOUT, _DEADLINE_EXCEEDED = "timeout", "DEADLINE_EXCEEDED"
 _TOO_MANY_REQUESTS = "429"
 # Codes that the same call would meet anywhere, because of what it asks for. RESOURCE_EXHAUSTED is not one of them, nor is
 # 429: they say that there is too much to do here and now.
@@ -61,7 +62,10 @@ class Retryable:
 
     def __init__(self, settings: Retry | None) -> None:
         on = frozenset(settings.on) if settings is not None else frozenset()
-        self._on = on | _SERVER_ERRORS if "5xx" in on else on
+        if "5xx" in on:
+            on |= _SERVER_ERRORS
+        # The time of an attempt is kept by gRPC itself, which has this word for it.
+        self._on = on | {_DEADLINE_EXCEEDED} if _TIMEOUT in on else on
         self._always = settings is not None and settings.when == "always"
 
     def allows(self, outcome: Outcome, idempotent: bool) -> bool:

@@ -1,0 +1,156 @@
+"""Calls of the SDK under policies that an operator applies while they are made: real etcd, replicas and instances."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trimtab import Mesh
+from trimtab.errors import CircuitOpen, RateLimited
+
+from tests.support.town.plugin import Build
+from tests.support.town.town import Town
+from tests.unit.sdk_http.known_mesh import origin
+
+POLICY = """\
+apiVersion: trimtab/v1
+kind: ServicePolicy
+metadata: {{name: orders, namespace: default}}
+spec:
+  default: {default}
+"""
+
+
+@pytest.fixture(scope="module")
+def town(towns: Build) -> Town:
+    town = towns()
+    town.add_replicas(2)
+    return town
+
+
+@pytest.fixture(scope="module")
+def instance(town: Town) -> Iterator[int]:
+    """An instance of orders behind real HTTP; the path says how it answers."""
+    with (
+        origin() as port,
+        Mesh(town.servers, snapshot=False, load=lambda: (0.0, 0.0)) as mesh,
+    ):
+        mesh.register("orders", port, address="127.0.0.1")
+        yield port
+
+
+def shopper(town: Town, replica: int = 0) -> Mesh:
+    """A caller at one of the replicas."""
+    return Mesh(town.replicas[replica].address, name="shopper", snapshot=False, load=lambda: (0.0, 0.0))
+
+
+def applied(town: Town, directory: Path, default: str) -> int:
+    """Apply a policy by the command; its revision, once every follower has it."""
+    file = directory / "orders.yaml"
+    file.write_text(POLICY.format(default=default))
+    program = town.trimtab("apply", "--wait", "-f", str(file))
+    assert program.popen.wait(60) == 0, program.tail()
+    revisions = [int(word) for word in program.log.read_text().split() if word.isdigit()]
+    return next(number for number in revisions if number > 0)
+
+
+def test_an_applied_limit_holds_for_the_next_call_at_either_replica(town: Town, instance: int, tmp_path: Path) -> None:
+    with shopper(town, 0) as first, shopper(town, 1) as second:
+        for mesh in (first, second):
+            with mesh.http_client() as http:
+                assert http.get("mesh://orders/").extensions["trimtab"].policy == 0
+        applied(town, tmp_path, "{limit: {rate: 1/h}}")
+        for mesh in (first, second):
+            with mesh.http_client() as http:
+                assert http.get("mesh://orders/").extensions["trimtab"].policy > 0
+                with pytest.raises(RateLimited) as caught:
+                    http.get("mesh://orders/")
+                assert 3500 < caught.value.retry_after <= 3600
+        applied(town, tmp_path, "{timeout: 2s}")
+        with first.http_client() as http:
+            assert http.get("mesh://orders/").extensions["trimtab"].refused == ""
+
+
+def test_an_open_circuit_is_seen_by_the_operator_and_closes_again(town: Town, instance: int, tmp_path: Path) -> None:
+    with shopper(town) as mesh, mesh.http_client() as http:
+        http.get("mesh://orders/")
+        applied(
+            town, tmp_path, "{breaker: {scope: service, open_when: 3 in a row, open_for: 1s, probes: 1}, retry: off}"
+        )
+        for _ in range(3):
+            assert http.get("mesh://orders/fail").status_code == 503
+        with pytest.raises(CircuitOpen):
+            http.get("mesh://orders/")
+        assert states(town) == ["OPEN"]
+        time.sleep(1.0)
+        assert http.get("mesh://orders/").status_code == 200
+        until_states(town, [])
+
+
+def states(town: Town) -> list[str]:
+    """The states of the breakers that are not closed, as operators are told, as soon as they are told of any."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        found = breakers(town)
+        if found:
+            return found
+        time.sleep(0.05)
+    return []
+
+
+def until_states(town: Town, wanted: list[str]) -> None:
+    deadline = time.monotonic() + 10
+    while breakers(town) != wanted:
+        assert time.monotonic() < deadline, f"still {breakers(town)}"
+        time.sleep(0.05)
+
+
+def breakers(town: Town) -> list[str]:
+    program = town.trimtab("get", "breakers", "-o", "json")
+    assert program.popen.wait(60) == 0, program.tail()
+    items: list[dict[str, Any]] = json.loads(program.log.read_text())["items"]
+    return [item["state"] for item in items if item["state"] != "CLOSED"]
+
+
+def test_an_answer_that_was_good_stands_in_while_the_service_fails(town: Town, instance: int, tmp_path: Path) -> None:
+    with shopper(town) as mesh, mesh.http_client() as http:
+        http.get("mesh://orders/")
+        applied(town, tmp_path, "{fallback: {cache: 60s}}")
+        good = http.get("mesh://orders/v1").json()
+        applied(town, tmp_path, "{fallback: {cache: 60s}, retry: off, fault: {abort: 503}}")
+        answer = http.get("mesh://orders/v1")
+        assert answer.json() == good
+        assert answer.extensions["trimtab"].fallback == "cache"
+        assert int(answer.headers["age"]) == int(answer.extensions["trimtab"].age)
+        applied(town, tmp_path, "{timeout: 2s}")
+
+
+def test_policies_change_under_load_without_a_failed_call(town: Town, instance: int, tmp_path: Path) -> None:
+    with shopper(town) as mesh, mesh.http_client() as http:
+        failures: list[Exception] = []
+        stop = threading.Event()
+
+        def keep_calling() -> None:
+            while not stop.is_set():
+                try:
+                    assert http.get("mesh://orders/").status_code == 200
+                except Exception as error:
+                    failures.append(error)
+
+        callers = [threading.Thread(target=keep_calling) for _ in range(4)]
+        for caller in callers:
+            caller.start()
+        seen = {
+            applied(town, tmp_path, f"{{timeout: {seconds}s, concurrency: {100 + seconds}}}") for seconds in (3, 4, 5)
+        }
+        stop.set()
+        for caller in callers:
+            caller.join(10)
+        assert not failures
+        assert len(seen) == 3
+        assert mesh.callee("orders").rules.revision == max(seen)

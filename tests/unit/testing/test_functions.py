@@ -1,0 +1,121 @@
+"""Guarded functions, attempts and picks of a fake mesh, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from trimtab.errors import CircuitOpen
+from trimtab.testing import FakeAsyncMesh, FakeMesh
+
+
+@pytest.fixture
+def mesh(fake_mesh: FakeMesh) -> FakeMesh:
+    fake_mesh.add("orders", "10.0.0.1:8000", "10.0.0.2:8000")
+    return fake_mesh
+
+
+def test_a_guarded_function_falls_back_and_recovers(mesh: FakeMesh) -> None:
+    mesh.policy(
+        "orders", "default: {retry: off, breaker: {scope: service, open_when: 2 in a row, open_for: 15s, probes: 1}}"
+    )
+    well = False
+
+    @mesh.guard("orders", method="Charge", fallback=lambda: "later")
+    def charge() -> str:
+        if not well:
+            raise ConnectionResetError
+        return "paid"
+
+    assert [charge() for _ in range(3)] == ["later"] * 3
+    assert [call.refused for call in mesh.calls("orders")] == ["", "", "breaker"]
+    well = True
+    mesh.clock.advance(20)
+    assert charge() == "paid"
+    assert [call.fallback for call in mesh.calls("orders")] == ["function", "function", "function", ""]
+    assert {call.method for call in mesh.calls("orders")} == {"Charge"}
+
+
+def test_attempts_wait_in_virtual_time(mesh: FakeMesh) -> None:
+    mesh.policy("orders", "default: {timeout: 5m, retry: {attempts: 3, on: [reset], backoff: 10s..60s}}")
+    left = [ConnectionResetError(), ConnectionResetError(), None]
+    for attempt in mesh.attempts("orders", idempotent=True):
+        with attempt as endpoint:
+            error = left.pop(0)
+            if error is not None:
+                raise error
+    assert endpoint.id in ("10.0.0.1-8000", "10.0.0.2-8000")
+    (call,) = mesh.calls("orders")
+    assert len(call.attempts) == 3
+    assert mesh.clock.now() > call.began
+
+
+def test_a_pick_takes_as_long_as_the_test_says(mesh: FakeMesh) -> None:
+    with mesh.pick("orders") as pick:
+        mesh.clock.advance(0.5)
+        assert mesh.in_flight == (0, 1)
+    assert pick.call.seconds == 0.5
+    assert mesh.in_flight == (0, 0)
+
+
+def test_every_fake_mesh_with_one_seed_makes_the_same_choices() -> None:
+    def chosen(seed: int) -> list[str]:
+        with FakeMesh(seed=seed) as mesh:
+            mesh.add("orders", *(f"10.0.0.{number}:8000" for number in range(1, 9)))
+            return [mesh.pick("orders").endpoint.id for _ in range(20)]
+
+    assert chosen(0) == chosen(0)
+    assert chosen(0) != chosen(1)
+
+
+async def test_an_awaited_function_ends_with_its_attempts_time(fake_async_mesh: FakeAsyncMesh) -> None:
+    mesh = fake_async_mesh
+    mesh.add("orders", "10.0.0.1:8000")
+    mesh.policy("orders", "default: {timeout: {total: 10s, attempt: 2s}, retry: off}")
+
+    @mesh.guard("orders")
+    async def hang() -> None:
+        await mesh.clock.pause(60)
+
+    with pytest.raises(TimeoutError):
+        await hang()
+    assert mesh.clock.now() == 1002.0
+    assert mesh.calls("orders")[0].outcome.condition == "timeout"  # type: ignore[union-attr]
+
+
+async def test_awaited_attempts_wait_in_virtual_time(fake_async_mesh: FakeAsyncMesh) -> None:
+    mesh = fake_async_mesh
+    mesh.add("orders", "10.0.0.1:8000")
+    mesh.policy("orders", "default: {timeout: 5m, retry: {attempts: 2, on: [reset], backoff: 10s..60s}}")
+    with pytest.raises(ConnectionResetError):
+        async for attempt in mesh.attempts("orders", idempotent=True):
+            with attempt:
+                raise ConnectionResetError
+    assert len(mesh.calls("orders")[0].attempts) == 2
+
+
+async def test_tasks_live_through_a_pause_of_the_test(fake_async_mesh: FakeAsyncMesh) -> None:
+    mesh = fake_async_mesh
+    mesh.add("orders", "10.0.0.1:8000")
+    mesh.policy("orders", "default: {retry: off, breaker: {scope: service, open_when: 3 in a row, open_for: 15s}}")
+
+    @mesh.guard("orders")
+    async def poll() -> None:
+        raise ConnectionResetError
+
+    async def poll_every_second() -> int:
+        made = 0
+        try:
+            while True:
+                made += 1
+                try:
+                    await poll()
+                except ConnectionResetError:
+                    await mesh.clock.pause(1)
+        except CircuitOpen:
+            return made
+
+    task = asyncio.create_task(poll_every_second())
+    await mesh.clock.pause(10)
+    assert await task == 4
+    assert mesh.clock.now() == 1010.0
