@@ -72,7 +72,8 @@ class Shopper:
 def main() -> None:
     """Shop until killed."""
     rate = float(sys.argv[1])
-    mesh = Mesh(name="shopper")
+    # By load alone, so that equals get equal shares: by latency, as is built in, whoever is faster just now gets more.
+    mesh = Mesh(name="shopper", algorithm="least_request")
     mesh.wait_ready("orders")
     shopper = Shopper(mesh.http_client(timeout=TIMEOUT))
     threading.Thread(target=_report, args=(shopper,), name="report", daemon=True).start()

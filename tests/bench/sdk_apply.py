@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import functools
 import gc
-import itertools
 import platform
+import random
 import statistics
 import sys
 import time
@@ -22,8 +22,10 @@ from typing import TypeVar
 
 import google.protobuf
 from google.protobuf.internal import api_implementation
+from trimtab.core.balancing.build import Context, build
+from trimtab.core.balancing.picker import Picker
 from trimtab.core.endpoints import News, ServiceState, decode
-from trimtab.core.picker import Picker, build_picker
+from trimtab.policy.sections import Balance
 from trimtab.v1.types_pb2 import HEALTH_HEALTHY, KIND_ENDPOINTS, Endpoint, Endpoints, Resource
 
 SIZE = 10_000
@@ -62,7 +64,12 @@ def timed(into: list[float], work: Callable[[], T]) -> T:
 def swap(state: ServiceState, news: News) -> tuple[ServiceState, Picker]:
     """Do what the stream's thread does before a caller sees the change."""
     fresh = state.apply(news)
-    return fresh, build_picker("p2c", fresh, itertools.count())
+    return fresh, built(fresh)
+
+
+def built(state: ServiceState) -> Picker:
+    """Return the picker that is built in."""
+    return build(Balance(), None, state, Context(now=0.0, rng=random.Random(1))).picker
 
 
 def measure(state: ServiceState, changed: int, rounds: int) -> list[float]:
@@ -85,7 +92,7 @@ def bytes_per_endpoint() -> float:
     tracemalloc.start()
     resource = Resource.FromString(content)
     state = ServiceState("default/big").apply(decode(resource))
-    picker = build_picker("p2c", state, itertools.count())
+    picker = built(state)
     del resource
     gc.collect()
     held = tracemalloc.get_traced_memory()[0]

@@ -42,8 +42,8 @@ class Mesh:
     Arguments beat the environment: ``servers`` (TRIMTAB_SERVERS, "HOST:PORT,…"), ``token`` (TRIMTAB_TOKEN), ``namespace``
     (TRIMTAB_NAMESPACE), ``zone`` (TRIMTAB_ZONE), ``ca``, ``cert``, ``key`` (TRIMTAB_CA, …: PEM files), ``snapshot_dir``
     (TRIMTAB_SNAPSHOT_DIR; ``snapshot=False``: none). ``name`` and ``labels`` describe the program to operators.
-    ``discovery_timeout``: seconds that the first use of a service may wait; ``algorithm``: "p2c" or "round_robin"; ``load``: what
-    heartbeats say of CPU and memory. Raises SettingsInvalid.
+    ``discovery_timeout``: seconds that the first use of a service may wait; ``algorithm``: the balancing where no policy says
+    any, "p2c" or another that needs no settings; ``load``: what heartbeats say of CPU and memory. Raises SettingsInvalid.
     """
 
     def __init__(

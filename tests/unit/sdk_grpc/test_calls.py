@@ -238,6 +238,17 @@ async def test_the_callee_is_told_how_long_it_has(caller: Caller, shop: Shop) ->
     assert told[4] is None or told[4] > 1000
 
 
+async def test_what_is_built_in_holds_for_single_calls_and_for_no_stream(caller: Caller, shop: Shop) -> None:
+    async with caller.stub(caller.mesh(endpoint_at(shop.port))) as stub:
+        await caller.charge(stub, "42")
+        assert [value async for value in caller.watch(stub, "all")] == ["a 0", "a 1", "a 2"]
+        await caller.upload(stub, NUMBERS)
+        await caller.talk(stub, NUMBERS)
+    told = [seen.remaining or 1e9 for seen in shop.seen]
+    assert told[0] < 16
+    assert min(told[1:]) > 1000
+
+
 async def test_a_call_that_takes_too_long_is_ended_and_its_callee_told(caller: Caller, shop: Shop) -> None:
     mesh = caller.mesh(endpoint_at(shop.port))
     async with caller.stub(mesh) as stub:

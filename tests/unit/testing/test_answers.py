@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 import httpx
 import httpx2
 import pytest
@@ -29,7 +31,7 @@ class Library:
         self.errors = errors
 
     def mesh(self) -> Controls:
-        return FakeAsyncMesh() if self.name.endswith("async") else FakeMesh()
+        return FakeAsyncMesh() if self.name.endswith(("async", "aiohttp")) else FakeMesh()
 
     @asynccontextmanager
     async def get(self, mesh: Any) -> AsyncIterator[Callable[..., Any]]:
@@ -40,6 +42,15 @@ class Library:
 
                 async def get(url: str = URL, **options: Any) -> Any:
                     return session.get(url, **options)
+
+                yield get
+        elif self.name == "aiohttp":
+            async with mesh.aiohttp_session() as aio:
+
+                async def get(url: str = URL, **options: Any) -> Any:
+                    async with aio.get(url, **options) as answer:
+                        await answer.read()
+                    return Read(answer)
 
                 yield get
         elif self.name.endswith("async"):
@@ -58,6 +69,19 @@ class Library:
                 yield get
 
 
+class Read:
+    """A response of aiohttp that was read, in the words of the others."""
+
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+        self.status_code = answer.status
+        self.headers = answer.headers
+        self.text = (answer._body or b"").decode()
+
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+
+AIOHTTP = (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError, aiohttp.ServerTimeoutError)
 HTTPX = (httpx.ConnectError, httpx.ReadError, httpx.ReadTimeout)
 HTTPX2 = (httpx2.ConnectError, httpx2.ReadError, httpx2.ReadTimeout)
 REQUESTS = (requests.ConnectionError, requests.ConnectionError, requests.ReadTimeout)
@@ -67,6 +91,7 @@ LIBRARIES = [
     Library("httpx2", HTTPX2),
     Library("httpx2 async", HTTPX2),
     Library("requests", REQUESTS),
+    Library("aiohttp", AIOHTTP),
 ]
 
 
@@ -304,14 +329,16 @@ async def test_bodies_reach_the_script(mesh: Controls, library: Library) -> None
         async with mesh.http_client() as http:
             mesh.respond("orders", lambda request: Reply(body=request.body))
             assert (await http.post("mesh://orders/", json={"id": 1})).json() == {"id": 1}
+        async with mesh.aiohttp_session() as session, session.post("mesh://orders/", json={"id": 2}) as answer:
+            assert await answer.json(content_type=None) == {"id": 2}
     else:
         assert isinstance(mesh, FakeMesh)
         mesh.respond("orders", lambda request: Reply(body=request.body))
         with mesh.http_client() as http:
             assert http.post("mesh://orders/", content=b"abc").text == "abc"
-        with requests.Session() as session:
-            session.mount("mesh://", mesh.requests_adapter())
-            assert session.post("mesh://orders/", data=iter([b"a", b"bc"])).text == "abc"
+        with requests.Session() as blocking:
+            blocking.mount("mesh://", mesh.requests_adapter())
+            assert blocking.post("mesh://orders/", data=iter([b"a", b"bc"])).text == "abc"
 
 
 async def test_calls_that_are_made_together_wait_together(fake_async_mesh: FakeAsyncMesh) -> None:

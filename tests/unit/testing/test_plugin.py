@@ -12,11 +12,23 @@ import pytest
 pytest_plugins = ["pytester"]
 
 GUIDE = (Path(__file__).parents[3] / "docs" / "testing.md").read_text()
-EXAMPLE = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)[0]
+EXAMPLE, ANSWERS = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
 
 
 def test_the_example_of_the_guide_works_as_it_is_printed(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_prices=EXAMPLE)
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+
+
+def test_the_answers_of_the_guide_are_understood(pytester: pytest.Pytester) -> None:
+    body = "".join(f"    {line}\n" for line in ANSWERS.splitlines())
+    head = "from trimtab.testing import Reply\n\ndef test_answers(fake_mesh):\n"
+    ask = """
+    fake_mesh.add("orders", "10.0.0.2:8000")
+    with fake_mesh.http_client() as http:
+        assert [http.get(f"mesh://orders/v1/{number}").status_code for number in (0, 1)] == [404, 200]
+"""
+    pytester.makepyfile(test_answers=head + body + ask)
     pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
 
 

@@ -93,7 +93,7 @@ class Guarded:
         """The function to call instead."""
         return _guard_awaited(self) if inspect.iscoroutinefunction(self.function) else _guard_blocking(self)
 
-    def begin(self, pipeline: Pipeline, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+    def begin(self, pipeline: Pipeline, now: float, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
         """Let a call in. Raises what refuses it."""
         arguments: Mapping[str, Any] | None = None
         if pipeline.keyed:
@@ -103,7 +103,7 @@ class Guarded:
                 # The call itself will say what is wrong with its arguments.
                 arguments = kwargs
         return pipeline.begin(
-            pipeline.now(),
+            now,
             method=self.method,
             deadline=inherited.get(),
             idempotent=self._idempotent,
@@ -124,7 +124,7 @@ class Guarded:
             if call is None:
                 if failure is not None:
                     raise failure
-                call = self.begin(pipeline, args, kwargs)
+                call = self.begin(pipeline, pipeline.now(), args, kwargs)
             value = await run(pipeline, call, self._work(self, args, kwargs), failure)
         except Exception as error:
             found = await self._instead(pipeline, error, args, kwargs)
@@ -193,7 +193,7 @@ class _Work:
 
 class _BlockingWork(Blocking, _Work):
     async def send(self, call: Call) -> Any:
-        """Nothing can end a function early: it sees how long it may take with ``trimtab.remaining()``."""
+        """Nothing can end a blocking function early: the deadline holds between attempts."""
         return self._invoke(call)
 
 
@@ -223,14 +223,14 @@ def _guard_blocking(guarded: Guarded) -> Callable[..., Any]:
         if service is None or not (pipeline := service.pipeline(method)).plain:
             return traced(*args, **kwargs).value
         # The short way: what is rarely needed costs a call nothing.
-        call = None
+        call, now = None, pipeline.now
         try:
-            call = begin(pipeline, args, kwargs)
+            call = begin(pipeline, now(), args, kwargs)
             value = function(*args, **kwargs, endpoint=call.endpoint) if takes_endpoint else function(*args, **kwargs)
         except BaseException as error:
             failure = error
         else:
-            pipeline.completed(call, pipeline.now())
+            pipeline.completed(call, now())
             return value
         return block(guarded.through(pipeline, args, kwargs, call, failure)).value
 
@@ -254,9 +254,9 @@ def _guard_awaited(guarded: Guarded) -> Callable[..., Any]:
         service = ready()
         if service is None or not (pipeline := service.pipeline(method)).plain:
             return (await traced(*args, **kwargs)).value
-        call = None
+        call, now = None, pipeline.now
         try:
-            call = begin(pipeline, args, kwargs)
+            call = begin(pipeline, now(), args, kwargs)
             work = function(*args, **kwargs, endpoint=call.endpoint) if takes_endpoint else function(*args, **kwargs)
             timeout = call.timeout(call.began)
             if timeout is None:
@@ -267,7 +267,7 @@ def _guard_awaited(guarded: Guarded) -> Callable[..., Any]:
         except BaseException as error:
             failure = error
         else:
-            pipeline.completed(call, pipeline.now())
+            pipeline.completed(call, now())
             return value
         return (await guarded.through(pipeline, args, kwargs, call, failure)).value
 

@@ -44,7 +44,7 @@ class Awaited(Unattended, _aio.Call):  # type: ignore[misc]
         self._channel = channel
         if service:
             self._service = service
-        callee = channel.ready(service)
+        callee = channel.known(service or channel.service, channel.namespace)
         if callee is None:
             self._prepare(self._discover())
         else:

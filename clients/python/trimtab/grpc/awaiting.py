@@ -42,9 +42,9 @@ class AsyncMeshChannel(_aio.Channel):  # type: ignore[misc]
         idempotent: Collection[str],
     ) -> None:
         self._mesh = mesh
-        self._known = mesh.known
-        self._service = service
-        self._namespace = namespace
+        self.known = mesh.known
+        self.service = service
+        self.namespace = namespace
         self._methods = Methods(idempotent)
         self._closing: set[asyncio.Task[None]] = set()
         self.preparations: set[asyncio.Task[None]] = set()
@@ -54,11 +54,7 @@ class AsyncMeshChannel(_aio.Channel):  # type: ignore[misc]
 
     async def callee(self, service: str = "") -> Callee:
         """The service as calls see it, or another one of its namespace. Raises MeshClosed."""
-        return await self._mesh.callee(service or self._service, self._namespace)
-
-    def ready(self, service: str = "") -> Callee | None:
-        """The same without waiting; None when it has to be waited for."""
-        return self._known(service or self._service, self._namespace)
+        return await self._mesh.callee(service or self.service, self.namespace)
 
     # What a channel of gRPC is
 
@@ -110,7 +106,7 @@ class AsyncMeshChannel(_aio.Channel):  # type: ignore[misc]
         """READY when anybody can be called, TRANSIENT_FAILURE when not, IDLE before the service was looked for."""
         if self.subchannels.closed:
             return grpc.ChannelConnectivity.SHUTDOWN
-        callee = self.ready()
+        callee = self.known(self.service, self.namespace)
         if callee is None:
             return grpc.ChannelConnectivity.IDLE
         return _connectivity(callee.state)

@@ -102,8 +102,9 @@ class Outgoing:
 
     def release(self) -> None:
         """The attempt is over. Saying it twice is saying it once."""
-        sub, self.sub = self.sub, None
+        sub = self.sub
         if sub is not None:
+            self.sub = None
             self.subchannels.release(sub)
 
     def ended(self, status: Status, *, begun: bool = False, cancelled: bool = False) -> float | None:

@@ -238,7 +238,7 @@ class AiohttpExchange(Awaiting, Exchange):
         )
 
     def _built(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> MeshResponse:
-        return _Local(self._request, status, headers, body)
+        return LocalResponse(self._request, status, headers, body)
 
 
 class _NothingSent:
@@ -252,7 +252,7 @@ _NEWER: dict[str, Any] = (
 )
 
 
-class _Local(MeshResponse):
+class LocalResponse(MeshResponse):
     """A response that did not come over a connection."""
 
     def __init__(

@@ -37,6 +37,14 @@ class FakeEngine(Engine):
         self.caller = replace(self.caller, client_id="fake")
         self._seed = seed
 
+    def ready(self, service: str, namespace: str | None) -> Callee | None:
+        """Return a service. There is nothing to wait for, so no call waits in a thread while virtual time goes on."""
+        known = super().ready(service, namespace)
+        if known is None:
+            known = self.discover(service, namespace)
+            self.remember(service, namespace, known)
+        return known
+
     def new_callee(self, name: str, state: ServiceState | None, policies: Mapping[str, Release | None]) -> Callee:
         """A service whose calls are written down."""
         made = self.made.setdefault(name, [])

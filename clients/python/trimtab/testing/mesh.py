@@ -15,7 +15,6 @@ from trimtab.calling import context
 from trimtab.core.calling.call import Call
 from trimtab.core.documents import FORMATS
 from trimtab.core.endpoints import Endpoint, Health
-from trimtab.discovery import Callee
 from trimtab.mesh import Mesh
 from trimtab.policy.canonical import encode
 from trimtab.policy.model import API_VERSION, EVERY, KIND
@@ -222,15 +221,17 @@ class FakeAsyncMesh(Controls, AsyncMesh):
     ) -> None:
         self.sync.__exit__(kind, error, trace)
 
-    async def _discover(self, service: str, namespace: str | None) -> Callee:
-        # Never waits, so it needs no thread; virtual time does not wait for threads.
-        return self._fake.discover(service, namespace)
-
     def http_client(self, **options: Any) -> Any:
         """Return an ``httpx.AsyncClient``, as ``AsyncMesh.http_client`` does; scripts answer for ``mesh://``."""
         from trimtab.testing.httpx import staged_async_client
 
         return staged_async_client(self, self._stage, **options)
+
+    def aiohttp_session(self, **options: Any) -> Any:
+        """Return an ``aiohttp.ClientSession``, as ``AsyncMesh.aiohttp_session`` does; scripts answer for ``mesh://``."""
+        from trimtab.testing.aiohttp import staged_session
+
+        return staged_session(self, self._stage, **options)
 
 
 def _document(name: str, text: str | bytes) -> bytes:

@@ -129,7 +129,7 @@ class Pipeline:
         self.service = surroundings.service
         self.statistics = surroundings.statistics
         self.clock = surroundings.clock
-        self.now = surroundings.clock.now  # looked up once: every call asks twice
+        self.now = surroundings.clock.now  # ready for the many that only ask
         self.revision = revision
         self.balancer = balancer
         self.priority = priority
