@@ -457,6 +457,7 @@ async def test_a_call_that_waits_for_readiness_waits_for_an_endpoint_to_appear(c
         waiting = asyncio.ensure_future(caller.charge(stub, "43", wait_for_ready=True, timeout=20))
         late = caller.begin(stub, "44", wait_for_ready=True, timeout=0.01)
         assert await caller.told(late.code) is UNAVAILABLE
+        assert isinstance(await failure(caller, stub, "45", wait_for_ready=True, timeout=0.01), NoEndpoints)
         assert not call.done()
         mesh.service.swap(state)
         assert await caller.told(call.code) is grpc.StatusCode.OK

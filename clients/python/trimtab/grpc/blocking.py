@@ -167,7 +167,7 @@ def _begin(out: Outgoing, callee: Callee) -> None:
     """Let a call in, if need be when there is somebody to call."""
     try:
         out.begin(callee)
-    except NoEndpoints:
+    except NoEndpoints as error:
         if not out.wait_for_ready:
             raise
         waiting = callee.when(has_endpoint)
@@ -175,7 +175,7 @@ def _begin(out: Outgoing, callee: Callee) -> None:
             waiting.result(None if out.deadline is None else out.deadline - out.began)
         except WaitedTooLong:
             waiting.cancel()
-            raise
+            raise error from None
         out.begin(callee)
 
 

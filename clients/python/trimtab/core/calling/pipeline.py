@@ -188,8 +188,9 @@ class Pipeline:
         call.pipeline = self
         call.began = call.sent_at = now
         call.tried = ()
-        if self._total_timeout is not None:
-            until = now + self._total_timeout
+        total = self._lasting_timeout if lasting else self._total_timeout
+        if total is not None:
+            until = now + total
             call.deadline = deadline = until if deadline is None or until < deadline else deadline
         elif deadline is not None:
             call.deadline = deadline
