@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from trimtab.core.balancing import hashing
 from trimtab.core.balancing.hashing import MissingExtra, hash_key
@@ -64,6 +64,7 @@ def test_a_key_finds_its_place_on_the_ring(key: int, port: int) -> None:
     assert picked.port == port
 
 
+@example(weights=[11, 11, 14, 30, 17], minimum=1024)
 @settings(max_examples=60, deadline=None)
 @given(weights=st.lists(st.integers(1, 30), min_size=1, max_size=12), minimum=st.sampled_from([12, 64, 1024]))
 def test_a_ring_has_each_member_as_often_as_it_weighs(weights: list[int], minimum: int) -> None:
@@ -73,7 +74,10 @@ def test_a_ring_has_each_member_as_often_as_it_weighs(weights: list[int], minimu
     assert minimum <= len(positions) <= 4096
     placed = Counter(of)
     for index, weight in enumerate(weights):
-        assert abs(placed[index] - len(positions) * weight / sum(weights)) <= 1
+        # Both ends of a member's positions are rounded up, which is less than one; the ring as a whole is, too, of which it
+        # has its share.
+        share = weight / sum(weights)
+        assert abs(placed[index] - len(positions) * share) < 1 + share
 
 
 def test_a_ring_has_a_place_for_everybody_of_more_than_it_has_positions() -> None:
