@@ -88,7 +88,7 @@ class Client:
         """What the driver of a real call does with an answer, a failure or a timeout."""
         now = self._timeline.now
         if condition == "OK":
-            pipeline.completed(call, now)
+            pipeline.answered(call, now, True)
             self._end(call, ok=True)
             return
         delay = pipeline.failed(call, outcome_of(condition), condition, now)

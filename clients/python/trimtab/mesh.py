@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar, Unpack, overload
 
@@ -114,7 +115,7 @@ class Mesh:
         def decorate(function: F) -> F:
             guarded = Guarded(
                 function,
-                ready=lambda: self._engine.ready(service, namespace),
+                ready=partial(self._engine.ready, service, namespace),
                 discover=lambda: self.callee(service, namespace),
                 method=method,
                 fallback=fallback,

@@ -47,7 +47,7 @@ class AttemptBlock:
         self.ended = True
         now = self._pipeline.now()
         if error is None:
-            self._pipeline.completed(self.call, now)
+            self._pipeline.answered(self.call, now, True)
             return False
         self.delay = self._pipeline.failed(self.call, self._blame(error), words(error), now)
         if self.delay is None:

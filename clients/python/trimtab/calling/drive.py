@@ -119,9 +119,7 @@ def call_of(error: BaseException, pipeline: Pipeline) -> Call:
     found = error.__dict__.get("trimtab")
     if isinstance(found, Call):
         return found
-    call = Call()
-    call.pipeline, call.began = pipeline, pipeline.now()
-    return call
+    return Call.unsent(pipeline, pipeline.now())
 
 
 def words(error: BaseException) -> str:

@@ -83,7 +83,7 @@ class Guarded:
         self.discover = discover
         self.method = method
         self._fallback = fallback
-        self._idempotent = idempotent
+        self.idempotent = idempotent
         self.ignore = ignore
         self._signature = inspect.signature(function)
         self.takes_endpoint = "endpoint" in self._signature.parameters
@@ -106,7 +106,7 @@ class Guarded:
             now,
             method=self.method,
             deadline=inherited.get(),
-            idempotent=self._idempotent,
+            idempotent=self.idempotent,
             local=not self.takes_endpoint,
             arguments=arguments,
         )
@@ -210,8 +210,8 @@ class _AwaitedWork(Awaiting, _Work):
 
 def _guard_blocking(guarded: Guarded) -> Callable[..., Any]:
     """A guarded ``def``."""
-    function, takes_endpoint, begin = guarded.function, guarded.takes_endpoint, guarded.begin
-    ready, method = guarded.ready, guarded.method
+    function, takes_endpoint, local = guarded.function, guarded.takes_endpoint, not guarded.takes_endpoint
+    ready, method, idempotent, deadline = guarded.ready, guarded.method, guarded.idempotent, inherited.get
 
     def traced(*args: Any, **kwargs: Any) -> Traced:
         pipeline = (ready() or guarded.discover()).pipeline(method)
@@ -225,12 +225,12 @@ def _guard_blocking(guarded: Guarded) -> Callable[..., Any]:
         # The short way: what is rarely needed costs a call nothing.
         call, now = None, pipeline.now
         try:
-            call = begin(pipeline, now(), args, kwargs)
+            call = pipeline.begin(now(), method, deadline(), idempotent, local)
             value = function(*args, **kwargs, endpoint=call.endpoint) if takes_endpoint else function(*args, **kwargs)
         except BaseException as error:
             failure = error
         else:
-            pipeline.completed(call, now())
+            pipeline.answered(call, now(), True)
             return value
         return block(guarded.through(pipeline, args, kwargs, call, failure)).value
 
@@ -240,8 +240,8 @@ def _guard_blocking(guarded: Guarded) -> Callable[..., Any]:
 
 def _guard_awaited(guarded: Guarded) -> Callable[..., Any]:
     """A guarded ``async def``."""
-    function, takes_endpoint, begin = guarded.function, guarded.takes_endpoint, guarded.begin
-    ready, method = guarded.ready, guarded.method
+    function, takes_endpoint, local = guarded.function, guarded.takes_endpoint, not guarded.takes_endpoint
+    ready, method, idempotent, deadline = guarded.ready, guarded.method, guarded.idempotent, inherited.get
 
     async def traced(*args: Any, **kwargs: Any) -> Traced:
         service = ready()
@@ -256,7 +256,7 @@ def _guard_awaited(guarded: Guarded) -> Callable[..., Any]:
             return (await traced(*args, **kwargs)).value
         call, now = None, pipeline.now
         try:
-            call = begin(pipeline, now(), args, kwargs)
+            call = pipeline.begin(now(), method, deadline(), idempotent, local)
             work = function(*args, **kwargs, endpoint=call.endpoint) if takes_endpoint else function(*args, **kwargs)
             timeout = call.timeout(call.began)
             if timeout is None:
@@ -267,7 +267,7 @@ def _guard_awaited(guarded: Guarded) -> Callable[..., Any]:
         except BaseException as error:
             failure = error
         else:
-            pipeline.completed(call, now())
+            pipeline.answered(call, now(), True)
             return value
         return (await guarded.through(pipeline, args, kwargs, call, failure)).value
 

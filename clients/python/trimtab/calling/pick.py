@@ -30,7 +30,7 @@ class Pick:
             return
         now = pipeline.now()
         if ok:
-            pipeline.completed(self.call, now)
+            pipeline.answered(self.call, now, True)
         else:
             pipeline.failed(self.call, _FAILED, "failed", now)
             pipeline.over(self.call, now)

@@ -27,6 +27,9 @@ class Health(IntEnum):
 HEALTHY, DRAINING, SUSPECT = int(Health.HEALTHY), int(Health.DRAINING), int(Health.SUSPECT)
 
 
+_SOON = 0.01  # parts of τ
+
+
 class Tally:
     """This process's calls to one endpoint, kept under its service's lock. It survives state changes, as the calls do.
 
@@ -40,18 +43,25 @@ class Tally:
         self.in_flight = self.calls = self.failures = 0
         self.seconds = self.cost = self.cost_at = 0.0
 
-    def observe(self, now: float, seconds: float, decay: float) -> None:
-        """Take a latency into account: a peak at once, anything lower little by little. ``decay`` is τ in seconds.
+    def observe(self, now: float, seconds: float, decay: float, penalty: float = 0.0) -> None:
+        """A call took ``seconds``. Costs take a peak over at once, anything lower little by little; ``decay`` is τ in seconds.
 
-        A failure is told as the latency that it counts as. Source: PeakEwma of twitter/finagle
+        A failure costs ``penalty`` seconds, unless it took longer. Source: PeakEwma of twitter/finagle
         (``cost·e^(−Δt/τ) + rtt·(1 − e^(−Δt/τ))``).
         """
-        if seconds >= self.cost:
+        self.calls += 1
+        self.seconds += seconds
+        if seconds < penalty:
+            seconds = penalty
+        cost = self.cost
+        if seconds >= cost:
             self.cost = seconds
-        elif now > self.cost_at:
-            self.cost = seconds + (self.cost - seconds) * math.exp((self.cost_at - now) / decay)
         else:
-            return
+            age = (now - self.cost_at) / decay
+            if age <= 0.0:
+                return
+            # So soon after the last one e^-age is 1 - age, but for less than a ten-thousandth.
+            self.cost = cost + (seconds - cost) * age if age < _SOON else seconds + (cost - seconds) * math.exp(-age)
         self.cost_at = now
 
     def take(self) -> tuple[int, int, float]:

@@ -191,7 +191,7 @@ def _complete(out: Outgoing) -> Any:
         try:
             if call.abort is None:
                 answer = out.start(now, call.timeout(now))
-                pipeline.completed(call, pipeline.now())
+                pipeline.answered(call, pipeline.now(), True)
                 return answer
             status = injected(call.abort)
         except grpc.RpcError as error:

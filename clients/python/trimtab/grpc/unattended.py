@@ -123,7 +123,7 @@ class Unattended(Outgoing):
         if self._begun:
             pipeline.over(call, pipeline.now())
         else:
-            pipeline.completed(call, pipeline.now())
+            pipeline.answered(call, pipeline.now(), True)
         self._finish()
 
     def _judge(self, status: Status) -> None:

@@ -123,10 +123,10 @@ class _Recorded:
         self._pipeline = pipeline
         self._made = made
 
-    def begin(self, now: float, **facts: Any) -> Call:
+    def begin(self, *args: Any, **facts: Any) -> Call:
         """Let a call in, as the pipeline does."""
         try:
-            call = self._pipeline.begin(now, **facts)
+            call = self._pipeline.begin(*args, **facts)
         except Exception as error:
             self._made.append(error.__dict__["trimtab"])
             raise

@@ -13,14 +13,8 @@ class LeastRequest(TwoChoices):
 
     def pick(self, now: float, key: int | None = None) -> Endpoint | None:
         """Return the endpoint for the next call, None when there is none."""
-        tally_of = self._tally
-        for one, other in self._pairs:
-            # Nobody has called an endpoint that has no tally.
-            tally = tally_of(one.id)
-            busy = tally.in_flight if tally is not None else 0
-            tally = tally_of(other.id)
-            rival = tally.in_flight if tally is not None else 0
+        for (one, tally), (other, rival) in self._pairs:
             if self._alike and (self._certain or one.weight == other.weight):
-                return one if busy <= rival else other
-            return self._better(one, other, busy + 1, rival + 1)
+                return one if tally.in_flight <= rival.in_flight else other
+            return self._better(one, other, tally.in_flight + 1, rival.in_flight + 1)
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import exp
 
 from trimtab.core.backoff import Rng
@@ -12,8 +12,8 @@ from trimtab.core.endpoints import Endpoint, Tally
 
 # The latency of an endpoint that never answered while calls to it are under way: nobody sends more until one came back.
 UNKNOWN = 86_400.0
-# Costs that are less than this part of ``decay`` apart in time count as of one time: they err by a thousandth at most.
-_MOMENT = 0.001
+# Costs that are less than this part of ``decay`` apart in time count as of one time: they err by a hundredth at most.
+_MOMENT = 0.01
 
 
 class PeakEwma(TwoChoices):
@@ -30,7 +30,7 @@ class PeakEwma(TwoChoices):
     def __init__(
         self,
         endpoints: Sequence[Endpoint],
-        tallies: Mapping[str, Tally],
+        tallies: dict[str, Tally],
         weights: Weights | None,
         rng: Rng,
         decay: float = 10.0,
@@ -41,13 +41,9 @@ class PeakEwma(TwoChoices):
 
     def pick(self, now: float, key: int | None = None) -> Endpoint | None:
         """Return the endpoint for the next call, None when there is none."""
-        tally_of = self._tally
-        for one, other in self._pairs:
-            tally, rival = tally_of(one.id), tally_of(other.id)
-            if tally is None or rival is None:
-                # Who was never called is worth a try.
-                burden, rivals = float(tally is not None), float(rival is not None)
-            elif (burden := tally.cost) and (rivals := rival.cost):
+        for (one, tally), (other, rival) in self._pairs:
+            burden, rivals = tally.cost, rival.cost
+            if burden and rivals:
                 age = tally.cost_at - rival.cost_at
                 if age < -self._moment:
                     burden *= exp(age / self._decay)
@@ -67,7 +63,7 @@ class PeakEwma(TwoChoices):
 
 
 def _guess(tally: Tally) -> float:
-    """The burden of an endpoint when one of the two has not answered yet."""
+    """The burden of an endpoint when one of the two has not answered yet. Who was never called is worth a try."""
     if not tally.in_flight and not tally.cost:
         return 0.0
     return (tally.cost or UNKNOWN) * (tally.in_flight + 1)

@@ -12,7 +12,7 @@ it is: while all do equally well, shares are exactly the weights, and whoever do
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from trimtab.core.backoff import Rng
 from trimtab.core.balancing.pairs import SHUFFLED, pairs, weighted_pairs
@@ -21,19 +21,19 @@ from trimtab.core.endpoints import Endpoint, Tally
 
 
 class TwoChoices:
-    """What the two algorithms share. ``tallies`` has only endpoints that were called.
+    """What the two algorithms share. An endpoint without a tally gets one here as soon as it is a candidate.
 
     Looking at all weights of a large service, only to find that they are alike, would cost more than all the rest of a new
     state. So its picker takes them for alike until it meets a pair of which they are not.
     """
 
-    __slots__ = ("_alike", "_certain", "_endpoints", "_pairs", "_random", "_rng", "_tally", "_weights")
+    __slots__ = ("_alike", "_certain", "_endpoints", "_pairs", "_random", "_rng", "_tallies", "_weights")
 
     def __init__(
-        self, endpoints: Sequence[Endpoint], tallies: Mapping[str, Tally], weights: Weights | None, rng: Rng
+        self, endpoints: Sequence[Endpoint], tallies: dict[str, Tally], weights: Weights | None, rng: Rng
     ) -> None:
         self._endpoints = endpoints
-        self._tally = tallies.get
+        self._tallies = tallies
         self._rng = rng
         self._random = rng.random
         self._weights = weights or {}
@@ -41,15 +41,21 @@ class TwoChoices:
         if weights or len(endpoints) <= SHUFFLED:
             self._compare_weights()
         else:
-            self._pairs = pairs(endpoints, rng)
+            self._pairs = pairs(endpoints, rng, self._candidate)
 
     def _compare_weights(self) -> None:
         weighed = weigh(self._endpoints, self._weights)
         self._alike, self._certain = weighed is None, True
         if weighed is None:
-            self._pairs = pairs(self._endpoints, self._rng)
+            self._pairs = pairs(self._endpoints, self._rng, self._candidate)
         else:
-            self._pairs = weighted_pairs(self._endpoints, weighed, self._rng)
+            self._pairs = weighted_pairs(self._endpoints, weighed, self._rng, self._candidate)
+
+    def _candidate(self, endpoint: Endpoint) -> tuple[Endpoint, Tally]:
+        tally = self._tallies.get(endpoint.id)
+        if tally is None:
+            tally = self._tallies[endpoint.id] = Tally()
+        return endpoint, tally
 
     def _better(self, one: Endpoint, other: Endpoint, burden: float, rivals: float) -> Endpoint:
         """Return who of two takes the call when weights are not all alike."""

@@ -36,12 +36,13 @@ class CircuitBreaker:
     """One circuit. Not thread-safe; times in seconds of one clock, handed in.
 
     ``state`` is what the last ``admit``, ``done`` or ``force`` made of it: an open circuit is half-open as soon as a call
-    asks for it. ``transitions`` counts every change of it.
+    asks for it. ``passing`` is the permit of every call while it is closed, and 0 otherwise. ``transitions`` counts every
+    change of it.
     """
 
     __slots__ = (
-        "_condition", "_finished", "_minimum", "_number", "_open_until", "_openings", "_passing", "_probes", "_rng", "_row",
-        "_settings", "_slow_after", "_window", "state", "transitions",
+        "_condition", "_finished", "_minimum", "_number", "_open_until", "_openings", "_probes", "_rng", "_row",
+        "_settings", "_slow_after", "_window", "passing", "state", "transitions",
     )  # fmt: skip
 
     def __init__(self, settings: Breaker, rng: Rng) -> None:
@@ -59,7 +60,7 @@ class CircuitBreaker:
         slow_after = condition.slow_after if condition.slow is not None else None
         self._slow_after = slow_after if slow_after is not None else inf
         self._number = 1  # of the newest permit
-        self._passing = 1  # the permit of every call while closed, 0 in any other state
+        self.passing = 1  # the permit of every call while closed, 0 in any other state
         self._row = 0  # failures in a row
         self._openings = 0  # without having been closed
         self._open_until = 0.0
@@ -71,12 +72,12 @@ class CircuitBreaker:
 
     def admit(self, now: float) -> int | None:
         """A permit for a call, to be handed to ``done`` or ``release`` once; None: the call is refused."""
-        return self._passing or self._admit(now)
+        return self.passing or self._admit(now)
 
     def done(self, permit: int, now: float, failed: bool, seconds: float) -> bool:
         """A call ended after ``seconds``; ``failed`` as its policy sees it. Returns whether that changed the state."""
         window = self._window
-        if failed or permit != self._passing or now >= window.edge or seconds > self._slow_after:
+        if failed or permit != self.passing or now >= window.edge or seconds > self._slow_after:
             return self._done(permit, now, failed, seconds > self._slow_after)
         self._row = 0
         window.calls += 1
@@ -144,7 +145,7 @@ class CircuitBreaker:
 
     def _done(self, permit: int, now: float, failed: bool, slow: bool) -> bool:
         """Any result, whatever the state."""
-        if permit == self._passing:
+        if permit == self.passing:
             self._window.add(now, failed, slow)
             self._row = self._row + 1 if failed else 0
             return self._open(now) if self._row == self._condition.consecutive else self._judge(now)
@@ -194,5 +195,5 @@ class CircuitBreaker:
         self.transitions += 1
         self._probes.clear()
         self._number += 1
-        self._passing = self._number if state is State.CLOSED else 0
+        self.passing = self._number if state is State.CLOSED else 0
         return True

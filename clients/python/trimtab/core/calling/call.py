@@ -25,22 +25,9 @@ class Attempt(NamedTuple):
         return f"{where}: {self.error}" if self.error else where
 
 
-class Call:
-    """One call through a pipeline. Every response and every error of a call carries it, as its trace.
+class _Unsaid:
+    """What a call starts with, and mostly ends with: read from here, so that it costs a call nothing."""
 
-    ``attempts`` are all endpoints that were tried, the one that answered (or failed last) at the end. ``refused``: the
-    policy section that kept the call from being sent. ``fallback``: where the answer came from when it was not the callee
-    ("cache", "value", "function", or another service's name), and ``age``, how old it is in seconds.
-    """
-
-    pipeline: Pipeline
-    began: float  # seconds of a monotonic clock
-    sent_at: float  # the newest attempt
-
-    # A class's values, and no constructor, so that what a call leaves as it is costs it nothing.
-    method: str = ""
-    deadline: float | None = None
-    idempotent: bool = True
     headers: Mapping[str, str] | None = None
     arguments: Mapping[str, Any] | None = None
     key: int | None = None
@@ -48,22 +35,64 @@ class Call:
     abort: Outcome | None = None  # what the attempt comes to instead of being sent: an injected fault
     local: bool = False  # a call that needs no endpoint
     wait: float = 0.0  # seconds, before the first attempt
-    turn: float = 0.0  # the place that a rate limiter gave it
-    admitted: int = 0  # gates that let it in, which it has to leave
     refused: str = ""
-    sent: bool = False
-    endpoint: Endpoint | None = None
-    tally: Tally | None = None  # while it is in flight
-    circuit: CircuitBreaker | None = None
-    permit: int = 0
     outcome: Outcome | None = None  # of the newest attempt, None while it is good
     error: str = ""
-    seconds: float = 0.0
     rested: int = 0  # attempts up to the last pushback of the callee: the backoff begins anew after it
     borrowed: bool = False  # the attempt was taken from the retry budget
-    tried: tuple[Attempt, ...] = ()
     fallback: str = ""
     age: float = 0.0
+
+
+class Call(_Unsaid):
+    """One call through a pipeline. Every response and every error of a call carries it, as its trace.
+
+    ``attempts`` are all endpoints that were tried, the one that answered (or failed last) at the end. ``refused``: the
+    policy section that kept the call from being sent. ``fallback``: where the answer came from when it was not the callee
+    ("cache", "value", "function", or another service's name), and ``age``, how old it is in seconds.
+    """
+
+    __slots__ = (
+        "admitted", "began", "circuit", "deadline", "endpoint", "idempotent", "method", "permit", "pipeline", "seconds",
+        "sent_at", "tally", "tried", "turn",
+    )  # fmt: skip
+
+    # Said by ``Pipeline.begin`` for every call. There is no constructor: it would double the price.
+    pipeline: Pipeline
+    began: float  # seconds of a monotonic clock
+    sent_at: float  # the newest attempt
+    method: str
+    deadline: float | None
+    idempotent: bool
+    endpoint: Endpoint | None
+    tally: Tally | None  # while it is in flight
+    circuit: CircuitBreaker | None
+    admitted: int  # gates that let it in, which it has to leave
+    tried: tuple[Attempt, ...]
+    seconds: float
+
+    # Said where they are needed.
+    permit: int  # of the circuit
+    turn: float  # the place that a rate limiter gave it
+
+    @classmethod
+    def unsent(cls, pipeline: Pipeline, now: float) -> Call:
+        """A call that failed before it was let in."""
+        call = cls()
+        call.pipeline = pipeline
+        call.began = call.sent_at = now
+        call.method = ""
+        call.idempotent = True
+        call.deadline = call.endpoint = call.tally = call.circuit = None
+        call.admitted = 0
+        call.seconds = 0.0
+        call.tried = ()
+        return call
+
+    @property
+    def sent(self) -> bool:
+        """The newest attempt was made, or is."""
+        return self.endpoint is not None or (self.local and not self.refused)
 
     @property
     def service(self) -> str:

@@ -35,14 +35,19 @@ class Circuits:
 
     def admit(self, call: Call, endpoint: Endpoint | None, now: float) -> bool:
         """Whether the attempt may be made. If so, it must be answered by ``learn``."""
-        name = self._name(call, endpoint)
-        breaker = self.breakers.get(name)
-        if breaker is None:
+        name = endpoint.id if self.per_endpoint and endpoint is not None else self._name(call)
+        try:
+            breaker = self.breakers[name]
+        except KeyError:
             breaker = self._new(name, now)
+        if passing := breaker.passing:
+            call.permit = passing
+            call.circuit = breaker
+            return True
         state = breaker.state
         permit = breaker.admit(now)
         if breaker.state is not state:
-            self._transition(name, now)
+            self._changed_state(name, now)
         if permit is None:
             return False
         call.permit, call.circuit = permit, breaker
@@ -57,7 +62,11 @@ class Circuits:
         if not outcome.counted:
             breaker.release(call.permit)
         elif breaker.done(call.permit, now, outcome.failed, seconds):
-            self._transition(self._name(call, call.endpoint), now)
+            self.transition(call, now)
+
+    def transition(self, call: Call, now: float) -> None:
+        """The circuit that let a call through changed its state by what became of the call."""
+        self._changed_state(self._name(call), now)
 
     def retain(self, endpoints: Container[str]) -> None:
         """Endpoints that went away take their circuits along."""
@@ -71,7 +80,7 @@ class Circuits:
             waits = [breaker.retry_after(now) for breaker in self.breakers.values()]
             what = "the circuits of all endpoints are"
         else:
-            waits = [self.breakers[self._name(call, None)].retry_after(now)]
+            waits = [self.breakers[self._name(call)].retry_after(now)]
             what = f"the circuit of {call.method} is" if self._per_method else "its circuit is"
         forced = any(breaker.state is State.FORCED_OPEN for breaker in self.breakers.values())
         retry_after = min(waits, default=0.0)
@@ -81,12 +90,12 @@ class Circuits:
             f"{call.service}: {what} open; {when}", retry_after=retry_after, service=call.service, hint=hint
         )
 
-    def _name(self, call: Call, endpoint: Endpoint | None) -> str:
+    def _name(self, call: Call) -> str:
         if self.per_endpoint:
-            return endpoint.id if endpoint is not None else ""
+            return call.endpoint.id if call.endpoint is not None else ""
         return call.method if self._per_method else ""
 
-    def _transition(self, name: str, now: float) -> None:
+    def _changed_state(self, name: str, now: float) -> None:
         self.since[name] = now
         self._changed()
 
@@ -97,5 +106,5 @@ class Circuits:
             self.since.pop(oldest, None)
         breaker = self.breakers[name] = CircuitBreaker(self._settings, self._rng)
         if breaker.state is not State.CLOSED:
-            self._transition(name, now)
+            self._changed_state(name, now)
         return breaker

@@ -27,6 +27,7 @@ class FaultDelay:
 
     section = "fault"
     waits = True
+    holds = False
 
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
@@ -43,6 +44,7 @@ class RateGate:
     """A rate limit of the whole service."""
 
     section = "limit"
+    holds = False
 
     def __init__(self, settings: Limit) -> None:
         self._limiter: Limiter = build_limiter(settings)
@@ -66,6 +68,7 @@ class KeyedRateGate:
     """A rate limit of its own for each method, or for each key that calls have. Those without one share one."""
 
     section = "limit"
+    holds = False
 
     def __init__(self, settings: Limit) -> None:
         self._limiters = Keyed(settings)
@@ -93,6 +96,7 @@ class ThrottleGate:
 
     section = "throttle"
     waits = False
+    holds = False
 
     def __init__(self, settings: Throttle, rng: Rng) -> None:
         self._throttle = AdaptiveThrottle(settings)
@@ -125,6 +129,7 @@ class ConcurrencyGate:
 
     section = "concurrency"
     waits = False
+    holds = True
 
     def __init__(self, bulkhead: Bulkhead, *, fixed: bool) -> None:
         self.bulkhead = bulkhead

@@ -35,11 +35,13 @@ MAX_UNSENT = 3
 class Gate(Protocol):
     """Something that may keep a call from being sent.
 
-    ``section``: the policy section that it comes from. ``waits``: calls may have to wait for it.
+    ``section``: the policy section that it comes from. ``waits``: calls may have to wait for it. ``holds``: a call that was
+    sent has something of it until it is over; if not, only a call that was let in and not sent has to ``leave``.
     """
 
     section: str
     waits: bool
+    holds: bool
 
     def enter(self, call: Call, now: float) -> float:
         """Let a call in. Returns for how many seconds it has to wait first. Raises the refusal that its caller gets."""
@@ -109,6 +111,13 @@ class Retrying:
 class Pipeline:
     """Everything between a caller and its callee, for calls that the same parts of the policy hold for."""
 
+    __slots__ = (
+        "_acquire", "_budget", "_decay", "_error_penalty", "_gates", "_hash", "_holding", "_lasting_timeout", "_learners",
+        "_lock", "_nobody", "_outlier", "_release", "_retrying", "_rng", "_tallies", "_total_timeout", "attempt_timeout",
+        "balancer", "circuits", "clock", "documented", "fallbacks", "faults", "keyed", "now", "plain", "priority",
+        "revision", "service", "statistics",
+    )  # fmt: skip
+
     def __init__(
         self,
         surroundings: Surroundings,
@@ -139,8 +148,9 @@ class Pipeline:
         self.fallbacks = fallbacks
         self.keyed = keyed  # something in it asks for headers or arguments
         self.documented = documented  # the sections that somebody asked for: all others are built in
-        # Nothing may make a call wait or fail without an endpoint, and no answer is kept.
-        self.plain = faults is None and fallbacks is None and not any(gate.waits for gate in gates)
+        self._holding = any(gate.holds for gate in gates)
+        # Nothing may make a call wait or fail without an endpoint, no answer is kept, and nobody asks for arguments.
+        self.plain = not keyed and faults is None and fallbacks is None and not any(gate.waits for gate in gates)
         self._total_timeout = timeout.total
         self._lasting_timeout = timeout.total if "timeout" in documented else None
         self._lock = surroundings.lock
@@ -156,8 +166,6 @@ class Pipeline:
         self._outlier = balancer.outlier
         balance: Balance = balancer.balance
         # One key decides both: who is to stay with a version stays with its endpoint, too.
-        # Choosing an endpoint takes more than asking the picker.
-        self._special = circuits is not None or faults is not None
         self._hash = (balancer.split.sticky if balancer.split is not None else None) or balance.hash
         self._error_penalty = balance.error_penalty
         self._decay = balance.decay
@@ -167,7 +175,6 @@ class Pipeline:
     def begin(
         self,
         now: float,
-        *,
         method: str = "",
         deadline: float | None = None,
         idempotent: bool = True,
@@ -184,44 +191,52 @@ class Pipeline:
         holds for it, none that is built in. Raises RateLimited, CircuitOpen,
         Overloaded, DeadlineExceeded, NoEndpoints, each with the call as ``error.trimtab``.
         """
+        total = self._lasting_timeout if lasting else self._total_timeout
+        if total is not None and (deadline is None or now + total < deadline):
+            deadline = now + total
         call = Call()
         call.pipeline = self
+        call.method = method
+        call.deadline = deadline
+        call.idempotent = idempotent
         call.began = call.sent_at = now
+        call.seconds = 0.0
+        call.endpoint = call.tally = call.circuit = key = None
         call.tried = ()
-        total = self._lasting_timeout if lasting else self._total_timeout
-        if total is not None:
-            until = now + total
-            call.deadline = deadline = until if deadline is None or until < deadline else deadline
-        elif deadline is not None:
-            call.deadline = deadline
-        if method:
-            call.method = method
-        if not idempotent:
-            call.idempotent = False
-        if self.keyed:
-            call.headers, call.arguments = headers, arguments
-            if self._hash is not None:
-                call.key = _key(self._hash, headers, arguments)
+        call.admitted = 0
         self._acquire()
         try:
+            if self.keyed:
+                key = self._read_key(call, headers, arguments)
             if self._gates:
-                self._enter(call, now)
-            if deadline is not None and now + call.wait >= deadline:
+                for gate in self._gates:
+                    if wait := gate.enter(call, now):
+                        call.wait += wait
+                    call.admitted += 1
+                if deadline is not None and now + call.wait >= deadline:
+                    raise _too_late(call)
+            elif deadline is not None and now >= deadline:
                 raise _too_late(call)
-            if self._special or local or exclude:
+            if local or exclude or self.faults is not None:
                 self._choose(call, now, local, exclude)
-            else:
-                # As _choose does, without what is rarely asked for.
-                balancer = self.balancer
-                if now >= balancer.due:
-                    balancer.refresh(now)
-                endpoint = call.endpoint = balancer.picker.pick(now, call.key if self._hash is not None else None)
-                if endpoint is None:
-                    raise self._nobody()
-                tally = self._tallies.get(endpoint.id) or self._new_tally(endpoint)
-                tally.in_flight += 1
-                call.tally = tally
-                call.sent = True
+                return call
+            # As _choose does, without what is rarely asked for.
+            balancer = self.balancer
+            if now >= balancer.due:
+                balancer.refresh(now)
+            endpoint = balancer.picker.pick(now, key)
+            if endpoint is None:
+                raise self._nobody()
+            circuits = self.circuits
+            if circuits is not None and not circuits.admit(call, endpoint, now):
+                endpoint = self._elsewhere(call, circuits, now, {endpoint.id})
+            call.endpoint = endpoint
+            try:
+                tally = self._tallies[endpoint.id]
+            except KeyError:
+                tally = self._tallies[endpoint.id] = Tally()
+            tally.in_flight += 1
+            call.tally = tally
         except Exception as error:
             self._refuse(call, error, now)
             raise
@@ -229,23 +244,42 @@ class Pipeline:
             self._release()
         return call
 
-    def answered(self, call: Call, now: float) -> None:
-        """The callee answered as it should, and the answer is the call's. Its body may still be on its way."""
-        with self._lock:
-            self._learn(call, OK, now)
-            self.statistics.record(now - call.began)
+    def answered(self, call: Call, now: float, over: bool = False) -> None:
+        """The callee answered as it should, and the answer is the call's.
 
-    def completed(self, call: Call, now: float) -> None:
-        """``answered`` and ``over`` in one: nothing is left to be read."""
+        Its body may still be on its way, unless the call is ``over`` with that.
+        """
         self._acquire()
         try:
-            self._learn(call, OK, now)
+            # As _learn does, without what only failures ask for.
+            seconds = call.seconds = now - call.sent_at
+            tally = call.tally
+            if tally is not None:
+                tally.observe(now, seconds, self._decay)
+                outlier = self._outlier
+                if outlier is not None and outlier.attentive:
+                    self.balancer.judge(call.endpoint, True, now)  # type: ignore[arg-type]  # a tally has one
+            budget = self._budget
+            if budget is not None:
+                if call.tried and call.borrowed:
+                    self._give_back(call)
+                if budget.attentive:
+                    budget.succeeded(now)
+            circuit = call.circuit
+            if circuit is not None:
+                call.circuit = None
+                if circuit.done(call.permit, now, False, seconds):
+                    self.circuits.transition(call, now)  # type: ignore[union-attr]  # it is one of them
+            if self._learners:
+                for learner in self._learners:
+                    learner.learn(call, OK, seconds, now)
             self.statistics.record(now - call.began)
-            if self._gates or call.tried:
-                self._end(call, now)
-            elif (tally := call.tally) is not None:
-                tally.in_flight -= 1
-                call.tally = None
+            if over:
+                if tally is not None:
+                    tally.in_flight -= 1
+                    call.tally = None
+                if self._holding:
+                    self._end(call, now)
         finally:
             self._release()
 
@@ -277,7 +311,6 @@ class Pipeline:
             self.statistics.extra += 1
             call.endpoint = call.outcome = None
             call.error = ""
-            call.sent = False
             call.sent_at = now
             self._choose(call, now)
 
@@ -290,16 +323,13 @@ class Pipeline:
 
     # Inside
 
-    def _enter(self, call: Call, now: float) -> None:
-        wait = 0.0
-        for gate in self._gates:
-            wait += gate.enter(call, now)
-            call.admitted += 1
-        call.wait = wait
-
-    def _new_tally(self, endpoint: Endpoint) -> Tally:
-        tally = self._tallies[endpoint.id] = Tally()
-        return tally
+    def _read_key(
+        self, call: Call, headers: Mapping[str, str] | None, arguments: Mapping[str, Any] | None
+    ) -> int | None:
+        call.headers, call.arguments = headers, arguments
+        if self._hash is not None:
+            call.key = _key(self._hash, headers, arguments)
+        return call.key
 
     def _choose(self, call: Call, now: float, local: bool = False, exclude: Collection[str] = ()) -> None:
         circuits = self.circuits
@@ -311,7 +341,6 @@ class Pipeline:
             if circuits is not None and not circuits.admit(call, None, now):
                 call.refused = "breaker"
                 raise circuits.refusal(call, now)
-            call.sent = True
             return
         balancer = self.balancer
         if now >= balancer.due:
@@ -327,9 +356,8 @@ class Pipeline:
         if circuits is not None and not circuits.admit(call, endpoint, now):
             endpoint = self._elsewhere(call, circuits, now, {endpoint.id, *exclude})
         call.endpoint = endpoint
-        tally = call.tally = self._tallies.get(endpoint.id) or self._new_tally(endpoint)
+        tally = call.tally = self._tallies.setdefault(endpoint.id, Tally())
         tally.in_flight += 1
-        call.sent = True
 
     def _another(self, call: Call, now: float) -> Endpoint | None:
         """One that was not tried; when all were, the same one again is better than giving up."""
@@ -346,18 +374,14 @@ class Pipeline:
         raise circuits.refusal(call, now)
 
     def _learn(self, call: Call, outcome: Outcome, now: float) -> None:
+        """An attempt did not go well."""
         seconds = call.seconds = now - call.sent_at
-        tally = call.tally
         if outcome.counted:
             failed = outcome.failed
+            tally = call.tally
             if tally is not None:
-                tally.calls += 1
-                tally.seconds += seconds
-                if failed:
-                    tally.failures += 1
-                    tally.observe(now, max(seconds, self._error_penalty), self._decay)
-                else:
-                    tally.observe(now, seconds, self._decay)
+                tally.observe(now, seconds, self._decay, self._error_penalty if failed else 0.0)
+                tally.failures += failed
                 outlier = self._outlier
                 if outlier is not None and (failed or outlier.attentive):
                     self.balancer.judge(call.endpoint, not failed, now)  # type: ignore[arg-type]  # a tally has one
@@ -448,6 +472,7 @@ def _key(hash_: HashKey, headers: Mapping[str, str] | None, arguments: Mapping[s
 
 
 def _too_late(call: Call) -> DeadlineExceeded:
+    call.refused = "timeout"
     if call.wait:
         return DeadlineExceeded(
             f"{call.service}: the call would have to wait {call.wait:.3g} s, longer than its deadline"

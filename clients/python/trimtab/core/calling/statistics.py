@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from math import frexp
+from bisect import bisect_left
+from math import inf
 from typing import NamedTuple
 
-# Latencies are counted by powers of two: a slot for each exponent that frexp gives from 61 µs to 32 s.
-LOWEST, HIGHEST = -13, 5
-BOUNDS = tuple(2.0**exponent for exponent in range(LOWEST, HIGHEST + 1))
-_SLOTS = 64  # exponents below 0 count from the end of the list, as Python's indexes do
-_LEAST = 1e-9
+# Latencies are counted by powers of two, from 122 µs to 32 s.
+BOUNDS = tuple(2.0**exponent for exponent in range(-13, 6))
 
 
 class Counters(NamedTuple):
@@ -27,18 +25,42 @@ class Counters(NamedTuple):
 class Statistics:
     """Counters of one service, all growing only. Kept by the service's lock."""
 
-    __slots__ = ("_latencies", "extra", "failures", "fallbacks", "refusals", "seconds")
+    __slots__ = (
+        "_above",
+        "_here",
+        "_latencies",
+        "_slot",
+        "_up_to",
+        "extra",
+        "failures",
+        "fallbacks",
+        "refusals",
+        "seconds",
+    )
 
     def __init__(self) -> None:
         self.extra = self.failures = self.fallbacks = 0
         self.seconds = 0.0
         self.refusals: dict[str, int] = {}
-        self._latencies = [0] * _SLOTS
+        self._latencies = [0] * (len(BOUNDS) + 1)
+        # The slot of the newest call, which has most often the next one, too, and calls that it does not know of yet.
+        self._slot = self._here = 0
+        self._above, self._up_to = -1.0, BOUNDS[0]
 
     def record(self, seconds: float) -> None:
         """A call ended ``seconds`` after it began. ``failures`` and ``extra`` attempts are counted by who knows of them."""
         self.seconds += seconds
-        self._latencies[frexp(seconds + _LEAST)[1]] += 1
+        if self._above < seconds <= self._up_to:
+            self._here += 1
+        else:
+            self._record_elsewhere(seconds)
+
+    def _record_elsewhere(self, seconds: float) -> None:
+        self._latencies[self._slot] += self._here
+        slot = self._slot = bisect_left(BOUNDS, seconds)
+        self._above = BOUNDS[slot - 1] if slot else -1.0
+        self._up_to = BOUNDS[slot] if slot < len(BOUNDS) else inf
+        self._here = 1
 
     def refused(self, section: str) -> None:
         """A call was kept from being sent by a section of its policy."""
@@ -46,16 +68,15 @@ class Statistics:
 
     def read(self) -> Counters:
         """Return everything counted so far."""
-        slots = self._latencies
-        below = sum(slots[exponent] for exponent in range(-_SLOTS // 2, LOWEST + 1))
-        told = [below, *(slots[exponent] for exponent in range(LOWEST + 1, HIGHEST + 1))]
-        calls = sum(slots)
+        self._latencies[self._slot] += self._here
+        self._here = 0
+        calls = sum(self._latencies)
         return Counters(
             calls,
             self.failures,
             calls + self.extra,
             self.fallbacks,
             dict(self.refusals),
-            (*told, calls - sum(told)),
+            tuple(self._latencies),
             self.seconds,
         )
