@@ -30,7 +30,7 @@ format: $(VENV)/.test ## Put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.test ## Run the benchmarks, each beside its reference (make bench BENCH=fanout for one)
+bench: $(VENV)/.bench ## Run the benchmarks, each beside its reference (make bench BENCH=fanout for one)
 	$(BIN)/python -m tests.bench $(BENCH)
 
 sim: $(VENV)/.test ## Compare policies under load and faults in virtual time (make sim SIM="storm --seed 7")
@@ -67,6 +67,11 @@ $(VENV)/.test: $(VENV)/bin/python pyproject.toml constraints.txt
 	@$(PIP) install -c constraints.txt -e '.[test,demo]'
 	@for major in 5 6; do $(PIP) install --upgrade --no-deps --target $(VENV)/protobuf-$$major "protobuf==$$major.*"; done
 	@$(PIP) install --upgrade --no-deps --target $(VENV)/witness etcd3==0.12.0 protobuf==3.20.3
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.test
+	@echo "Installing what the benchmarks compare with (once) ..."
+	@$(PIP) install -c constraints.txt -e '.[bench]'
 	@touch $@
 
 .venv-proto/.done:

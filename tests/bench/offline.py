@@ -38,7 +38,10 @@ class OfflineMesh(Controls, Mesh):
         self._scripts = Scripts()
 
     def settle(self, service: str, endpoints: int, *defaults: str) -> Callee:
-        """A service of so many endpoints (in versions 1 and 2), ready to be called. Its policy is the last of ``defaults``, after those before it."""
+        """A service of so many endpoints, in versions 1 and 2, ready to be called.
+
+        Its policy says the last of ``defaults``, having said those before it.
+        """
         for number in range(endpoints):
             self.add(service, f"10.0.0.{1 + number}:8000", metadata={"version": str(1 + number % 2)})
         for default in defaults:

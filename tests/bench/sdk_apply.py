@@ -1,18 +1,15 @@
 """What a change costs the SDK: a delta of 1, 100 and 10,000 endpoints to a service of 10,000.
 
-    python tests/bench/sdk_apply.py
-
-Three shares: ``parse``, protobuf's, from bytes to a message; ``decode``, from the message to values; ``apply``, which
-the target means, from those values to the new state and its picker, which a caller then sees. CPU time of the thread,
-medians. The reference is a bare copy of a dictionary of as many entries, measured in between.
+Three shares: ``parse``, protobuf's, from bytes to a message; ``decode``, from the message to values; ``apply``, which the
+target means, from those values to the new state and the pickers of all its pipelines (``Callee.swap``), which the next call
+then uses. CPU time of the thread, medians. The reference is a bare copy of a dictionary of as many entries, in between.
 """
 
 from __future__ import annotations
 
 import functools
 import gc
-import platform
-import random
+import re
 import statistics
 import sys
 import time
@@ -20,113 +17,157 @@ import tracemalloc
 from collections.abc import Callable
 from typing import TypeVar
 
-import google.protobuf
-from google.protobuf.internal import api_implementation
-from trimtab.core.balancing.build import Context, build
-from trimtab.core.balancing.picker import Picker
 from trimtab.core.endpoints import News, ServiceState, decode
-from trimtab.policy.sections import Balance
+from trimtab.discovery import Callee
 from trimtab.v1.types_pb2 import HEALTH_HEALTHY, KIND_ENDPOINTS, Endpoint, Endpoints, Resource
 
+from tests.bench.offline import OfflineMesh
+from tests.bench.report import Row, ms
+
 SIZE = 10_000
-TARGETS_MS = {1: 0.3, 100: 0.5, 10_000: 6.0}
+CHANGES = (1, 100, SIZE)
+ROUNDS = 15
+WARM_UP = 2
+TARGETS = {1: 0.3e-3, 100: 0.5e-3, SIZE: 6e-3}
 TARGET_BYTES = 256
+CALLS = 10 * SIZE
+# Whether the endpoints weigh differently, and the policy.
+OTHERS = {
+    "round_robin": (False, "balance: round_robin"),
+    "round_robin, weighted": (True, "balance: round_robin"),
+    "ring_hash": (False, "balance: {algorithm: ring_hash, hash: x-user}"),
+    "maglev": (False, "balance: {algorithm: maglev, hash: x-user}"),
+}
+
+T = TypeVar("T")
 
 
-def endpoint(number: int, weight: int = 100) -> Endpoint:
+def run() -> list[Row]:
+    """What is built in against its targets, then the other algorithms."""
+    mesh = OfflineMesh()
+    try:
+        return [*rows_of_built_in(mesh), *(row_of(mesh, name) for name in OTHERS), *memory(mesh)]
+    finally:
+        mesh.close()
+
+
+def rows_of_built_in(mesh: OfflineMesh) -> list[Row]:
+    """A row for each size of delta."""
+    rows = []
+    for changed, (parse, decoded, applied, copied) in measure(mesh, "p2c", weighted=False).items():
+        target = TARGETS[changed]
+        rows.append(
+            Row(
+                f"p2c: {changed:,} of {SIZE:,} endpoints change, applied",
+                f"{ms(applied)} (before it: parse {ms(parse)}, decode {ms(decoded)})",
+                f"dict copy: {ms(copied)}",
+                applied / copied,
+                f"≤ {target * 1e3:g} ms",
+                applied <= target,
+            )
+        )
+    return rows
+
+
+def row_of(mesh: OfflineMesh, name: str) -> Row:
+    """Another algorithm: what it takes to build its picker is paid for with every change."""
+    weighted, policy = OTHERS[name]
+    figures = measure(mesh, name, weighted, policy)
+    return Row(
+        f"{name}: {' / '.join(f'{changed:,}' for changed in figures)} of {SIZE:,} change, applied",
+        " / ".join(ms(applied) for _, _, applied, _ in figures.values()),
+        f"dict copy: {' / '.join(ms(copied) for *_, copied in figures.values())}",
+        statistics.median(applied / copied for _, _, applied, copied in figures.values()),
+    )
+
+
+def measure(mesh: OfflineMesh, name: str, weighted: bool, *policy: str) -> dict[int, list[float]]:
+    """Medians in seconds, by size of the delta: parse, decode, apply with all pickers, and the reference."""
+    callee = mesh.settle(re.sub("[^a-z]+", "-", name), 0, *policy)
+    base = ServiceState(callee.name).apply(decode(Resource.FromString(whole(callee.name, weighted))))
+    callee.swap(base)
+    return {changed: medians(callee, base, difference(callee.name, changed, weighted)) for changed in CHANGES}
+
+
+def medians(callee: Callee, base: ServiceState, content: bytes) -> list[float]:
+    """The same for one delta."""
+    figures: list[list[float]] = [[], [], [], []]
+    for _ in range(WARM_UP + ROUNDS):
+        # A message caches what was read of it once: each round reads a fresh one.
+        resource = timed(figures[0], functools.partial(Resource.FromString, content))
+        news = timed(figures[1], functools.partial(decode, resource))
+        timed(figures[2], functools.partial(swap, callee, base, news))
+        timed(figures[3], functools.partial(dict, base.endpoints))
+    return [statistics.median(samples[WARM_UP:]) for samples in figures]
+
+
+def timed(into: list[float], work: Callable[[], T]) -> T:
+    """Do it, and note the seconds."""
+    start = time.thread_time()
+    done = work()
+    into.append(time.thread_time() - start)
+    return done
+
+
+def swap(callee: Callee, held: ServiceState, news: News) -> None:
+    """Do what the stream's thread does before a caller sees the change."""
+    callee.swap(held.apply(news))
+
+
+def memory(mesh: OfflineMesh) -> list[Row]:
+    """Bytes that a service's state and picker hold for each endpoint, and what calls to it add."""
+    callee = mesh.settle("held", 0)
+    content = whole(callee.name, weighted=False)
+    gc.collect()
+    tracemalloc.start()
+    swap(callee, ServiceState(callee.name), decode(Resource.FromString(content)))
+    gc.collect()
+    held = tracemalloc.get_traced_memory()[0]
+    pipeline = callee.pipeline("")
+    for _ in range(CALLS):
+        pipeline.completed(pipeline.begin(pipeline.now()), pipeline.now())
+    gc.collect()
+    called = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    endpoints = callee.state.endpoints.values()
+    strings = sum(sys.getsizeof(e.id) + sys.getsizeof(e.address) + sys.getsizeof(e.zone) for e in endpoints)
+    bare, whole_ = (held - strings) / SIZE, (called - strings) / SIZE
+    return [
+        Row(
+            f"p2c: memory per endpoint, beside its strings, before calls / after {CALLS:,} of them",
+            f"{bare:.0f} / {whole_:.0f} B",
+            f"its strings: {strings / SIZE:.0f} B",
+            None,
+            f"≤ {TARGET_BYTES} B",
+            max(bare, whole_) <= TARGET_BYTES,
+        )
+    ]
+
+
+def endpoint(number: int, weight: int) -> Endpoint:
+    """One of many."""
     address = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
     return Endpoint(
         id=f"{address}-8000", address=address, port=8000, weight=weight, health=HEALTH_HEALTHY, zone="eu-1a"
     )
 
 
-def whole() -> bytes:
-    body = Endpoints(full=True, changed=[endpoint(n) for n in range(SIZE)], total=SIZE)
-    return Resource(kind=KIND_ENDPOINTS, name="default/big", version=1, digest=1, endpoints=body).SerializeToString()
+def weight_of(number: int, weighted: bool) -> int:
+    """What an endpoint weighs at first."""
+    return 50 + number % 100 if weighted else 100
 
 
-def difference(changed: int, weight: int) -> bytes:
-    body = Endpoints(base=1, changed=[endpoint(n, weight) for n in range(changed)], total=SIZE)
-    resource = Resource(kind=KIND_ENDPOINTS, name="default/big", version=2, digest=2, endpoints=body)
-    return resource.SerializeToString()
+def whole(name: str, weighted: bool) -> bytes:
+    """The service as a snapshot."""
+    endpoints = [endpoint(number, weight_of(number, weighted)) for number in range(SIZE)]
+    body = Endpoints(full=True, changed=endpoints, total=SIZE)
+    return Resource(kind=KIND_ENDPOINTS, name=name, version=1, digest=1, endpoints=body).SerializeToString()
 
 
-T = TypeVar("T")
-
-
-def timed(into: list[float], work: Callable[[], T]) -> T:
-    start = time.thread_time()
-    done = work()
-    into.append((time.thread_time() - start) * 1e3)
-    return done
-
-
-def swap(state: ServiceState, news: News) -> tuple[ServiceState, Picker]:
-    """Do what the stream's thread does before a caller sees the change."""
-    fresh = state.apply(news)
-    return fresh, built(fresh)
-
-
-def built(state: ServiceState) -> Picker:
-    """Return the picker that is built in."""
-    return build(Balance(), None, state, Context(now=0.0, rng=random.Random(1))).picker
-
-
-def measure(state: ServiceState, changed: int, rounds: int) -> list[float]:
-    """Return medians in milliseconds: parse, decode, apply with picker, and the reference."""
-    content = difference(changed, weight=50)
-    figures: list[list[float]] = [[], [], [], []]
-    for _ in range(rounds + 2):
-        # A message caches what was read of it once: each round reads a fresh one.
-        resource = timed(figures[0], functools.partial(Resource.FromString, content))
-        news = timed(figures[1], functools.partial(decode, resource))
-        timed(figures[2], functools.partial(swap, state, news))
-        timed(figures[3], functools.partial(dict, state.endpoints))
-    return [statistics.median(samples[2:]) for samples in figures]
-
-
-def bytes_per_endpoint() -> float:
-    """Return what the state and its picker hold for each endpoint, without the strings."""
-    content = whole()
-    gc.collect()
-    tracemalloc.start()
-    resource = Resource.FromString(content)
-    state = ServiceState("default/big").apply(decode(resource))
-    picker = built(state)
-    del resource
-    gc.collect()
-    held = tracemalloc.get_traced_memory()[0]
-    tracemalloc.stop()
-    strings = sum(
-        sys.getsizeof(e.id) + sys.getsizeof(e.address) + sys.getsizeof(e.zone) for e in state.endpoints.values()
-    )
-    assert picker is not None
-    return (held - strings) / SIZE
-
-
-def main() -> int:
-    print(
-        f"{platform.python_implementation()} {platform.python_version()}, protobuf {google.protobuf.__version__} "
-        f"({api_implementation.Type()}), {SIZE} endpoints"
-    )
-    state = ServiceState("default/big").apply(decode(Resource.FromString(whole())))
-    kept = True
-    print(f"{'changed':>8} {'parse':>8} {'decode':>8} {'apply':>8} {'target':>7} {'dict copy':>10} {'ratio':>6}   (ms)")
-    for changed, rounds in ((1, 60), (100, 60), (SIZE, 15)):
-        parse, decoded, applied, reference = measure(state, changed, rounds)
-        good = applied <= TARGETS_MS[changed]
-        kept = kept and good
-        print(
-            f"{changed:>8} {parse:>8.3f} {decoded:>8.3f} {applied:>8.3f} {TARGETS_MS[changed]:>7} {reference:>10.3f} "
-            f"{applied / reference:>6.1f}   {'kept' if good else 'MISSED'}"
-        )
-    held = bytes_per_endpoint()
-    kept = kept and held <= TARGET_BYTES
-    print(
-        f"{held:.0f} B per endpoint beside its strings, target {TARGET_BYTES}  {'kept' if held <= TARGET_BYTES else 'MISSED'}"
-    )
-    return 0 if kept else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def difference(name: str, changed: int, weighted: bool) -> bytes:
+    """A delta: endpoints that moved to another zone and, in a weighted service, have another weight."""
+    endpoints = [endpoint(number, 1 + weight_of(number, weighted) if weighted else 100) for number in range(changed)]
+    for told in endpoints:
+        told.zone = "eu-1b"
+    body = Endpoints(base=1, changed=endpoints, total=SIZE)
+    return Resource(kind=KIND_ENDPOINTS, name=name, version=2, digest=2, endpoints=body).SerializeToString()
