@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
+from textwrap import indent
 from types import TracebackType
 from typing import Any
 
@@ -31,6 +32,14 @@ from controlplane.store.ledger import Ledger
 _START_DEADLINE = 60.0
 _COMMAND_DEADLINE = 300.0
 LOAD_PROCESSES = 2
+_DOCUMENT = """\
+apiVersion: trimtab/v1
+kind: ServicePolicy
+metadata: {{name: {service}, namespace: default}}
+spec:
+  default:
+{default}
+"""
 
 
 @dataclass
@@ -158,14 +167,20 @@ class House:
         assert isinstance(server, Floor)
         return server
 
-    async def fleet(self, processes: int = LOAD_PROCESSES) -> Fleet:
+    async def origin(self) -> Server:
+        """A process that answers HTTP and gRPC at once."""
+        server = await self._serve(Server, "tests.bench.origin", until="gRPC ", environment=dict(os.environ))
+        self._stack.push_async_callback(server.stop)
+        return server
+
+    async def fleet(self, processes: int = LOAD_PROCESSES, module: str = "tests.bench.load") -> Fleet:
         """Load processes."""
         started = []
         for _ in range(processes):
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "tests.bench.load",
+                module,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 limit=2**28,
@@ -177,6 +192,16 @@ class House:
     async def put(self, instance: Instance, lease: int = 0) -> int:
         """Write an instance straight into etcd; the revision."""
         return (await self.ledger.commit(Change(write=(Write(instance.ref, instance, lease),)))).revision
+
+    async def put_at(self, service: str, address: str) -> int:
+        """Write the one instance of a service that is really there, at HOST:PORT."""
+        host, _, port = address.rpartition(":")
+        return await self.put(Instance("default", service, f"{host}-{port}", host, int(port), 100))
+
+    async def enact(self, server: Server, service: str, default: str) -> int:
+        """Put a policy in force, as ``trimtab apply`` does: the ``default`` that it says; its revision."""
+        async with httpx.AsyncClient(base_url=f"http://{server.http}", timeout=30) as http:
+            return await enact(http, service, default)
 
     async def fill(self, service: str, count: int, lease: int = 0) -> None:
         """Write ``count`` instances of a service, 100 in a transaction."""
@@ -220,6 +245,16 @@ def endpoint(service: str, number: int, weight: int = 100) -> Instance:
     """An instance as services have them: an address, a zone, a little metadata."""
     address = f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
     return Instance("default", service, f"{address}-8000", address, 8000, weight, "zone-a", {"version": "1.4.2"})
+
+
+async def enact(http: httpx.AsyncClient, service: str, default: str) -> int:
+    """Put a policy in force over a connection that stands. Raises httpx.HTTPStatusError when it is refused."""
+    path, head = f"/v1/namespaces/default/policies/{service}", {"Content-Type": "application/yaml"}
+    content = _DOCUMENT.format(service=service, default=indent(default, "    "))
+    answer = await http.put(path, content=content, headers=head | {"If-Match": "*"})
+    if answer.status_code == httpx.codes.PRECONDITION_FAILED:
+        answer = await http.put(path, content=content, headers=head | {"If-None-Match": "*"})
+    return int(answer.raise_for_status().json()["revision"])
 
 
 def arrivals(records: Iterable[Sequence[tuple[int, float]]], revision: int) -> list[float]:
