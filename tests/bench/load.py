@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +22,7 @@ from controlplane.store.codec import Codec
 from controlplane.store.etcd import EtcdOptions, EtcdStore
 from controlplane.store.ledger import Ledger
 from tests.bench.client import CONFIG, HEARTBEAT, Client, Refused, Registration
+from tests.bench.commands import obey
 from tests.bench.wire import message_frame
 
 _AT_ONCE = 100
@@ -233,15 +232,8 @@ def _split(address: str) -> tuple[str, int]:
 
 async def main() -> None:
     """Serve commands until stdin ends."""
-    load = Load()
-    reader = asyncio.StreamReader(limit=2**20)
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     gc.set_threshold(50_000, 20, 100)
-    while line := await reader.readline():
-        command = json.loads(line)
-        answer = await getattr(load, command.pop("do"))(**command)
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
+    await obey(Load())
 
 
 if __name__ == "__main__":
