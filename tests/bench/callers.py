@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import time
 from array import array
 from bisect import bisect_right
@@ -49,9 +50,13 @@ class Caller:
         self.outdated = 0
         self._charge: Any = self.mesh.guard(service, method="Charge")(charge)
 
-    async def start(self, interval: float, offset: float) -> None:
-        """Follow the service; then call it every ``interval`` seconds until cancelled, whatever becomes of the calls."""
+    async def follow(self) -> None:
+        """Know the service, and note its policies from now on."""
+        await self.mesh.wait_ready(self.service)
         note_swaps(await self.mesh.callee(self.service), self.swaps)
+
+    async def keep_calling(self, interval: float, offset: float) -> None:
+        """Call every ``interval`` seconds until cancelled, whatever becomes of the calls."""
         start = time.monotonic() + offset
         while True:
             now = time.monotonic()
@@ -109,13 +114,17 @@ class Callers:
         self._callers: list[Caller] = []
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def open(self, address: str, first: int, count: int, service: str, interval: float) -> dict[str, Any]:
-        """Have ``count`` clients follow and call a service, each every ``interval`` seconds, evenly spread."""
+    async def open(
+        self, address: str, first: int, count: int, service: str, interval: float, lanes: int = 1
+    ) -> dict[str, Any]:
+        """Have clients follow a service and call it, each in so many lanes every ``interval`` seconds, evenly spread."""
         for number in range(first, first + count):
             caller = Caller(address, f"caller-{number}", service)
-            await caller.mesh.wait_ready(service)
+            await caller.follow()
             self._callers.append(caller)
-            self._tasks.append(asyncio.create_task(caller.start(interval, interval * (number - first) / count)))
+        for number, caller in enumerate(self._callers * lanes):
+            offset = interval * number / (count * lanes)
+            self._tasks.append(asyncio.create_task(caller.keep_calling(interval, offset)))
         return {}
 
     async def collect(self) -> dict[str, Any]:
@@ -146,6 +155,8 @@ class Callers:
 
 async def main() -> None:
     """Serve commands until stdin ends."""
+    # Many clients share an interpreter here that have one each elsewhere: none of their threads may keep it for long.
+    sys.setswitchinterval(0.0005)
     await obey(Callers())
 
 

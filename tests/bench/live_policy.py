@@ -1,7 +1,8 @@
 """Policies change under 100 running clients that make calls: how soon each is in force, and what the calls feel of it.
 
 Open loop: the schedule of changes waits for nobody. Every change has another value in every section, so that everything
-that a policy is made into is made anew.
+that a policy is made into is made anew. The clients are packed into a few processes; what a call feels of a swap is told by
+one more that has a process of its own, as clients do.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from tests.bench.house import Fleet, House, Server, arrivals, enact
 from tests.bench.report import Row, ms, percentile, spread
 
 CLIENTS = 100
-PROCESSES = 4
+PROCESSES = 10
 ENDPOINTS = 20
 INTERVAL = 0.05  # seconds between the calls of one client
+LONE_INTERVAL, LANES = 0.01, 4
 SERVICE = "orders"
 CHANGES, RATE = 60, 4.0
 MANY, MINUTE = 1000, 60.0
@@ -27,42 +29,77 @@ WARM_UP = 40
 TARGET = 0.25
 GROWTH = 1.05
 _PATIENCE = 30.0
-_ALGORITHMS = ("p2c", "least_request", "round_robin")
+# One of these beside the sections that every change has.
+_MORE = ("concurrency: {}", "balance: {{algorithm: p2c, decay: {}s}}", "outlier: {{consecutive: 5, interval: {}s}}")
 
 
 def policy(number: int) -> str:
     """One of many defaults, no two alike in any section."""
     return f"""\
-timeout: {{total: {3000 + number}ms, attempt: 1s}}
+timeout: {{total: {30_000 + number}ms, attempt: 20s}}
 limit: {{rate: {500_000 + number}/s, burst: 1000}}
 breaker: {{scope: endpoint, open_when: failures >= 50% of {20 + number} in 10s}}
 retry: {{attempts: {2 + number % 3}, on: [connect-failure, 503], backoff: {50 + number}ms..3s, budget: 20%}}
-concurrency: {100 + number}
-balance: {{algorithm: {_ALGORITHMS[number % 3]}, decay: {10_000 + number}ms}}
-outlier: {{consecutive: 5, interval: {10_000 + number}ms}}
+{_MORE[number % len(_MORE)].format(100 + number)}
 """
 
 
 @dataclass
+class Clients:
+    """The packed ones, and the one with a process of its own."""
+
+    packed: Fleet
+    lone: Fleet
+
+    async def each(self, do: str) -> list[dict[str, Any]]:
+        """The same command to every process; their answers, that of the lone one last."""
+        return [*await self.packed.each(do), *await self.lone.each(do)]
+
+    def cpu(self) -> float:
+        """CPU seconds used so far by the packed ones."""
+        return self.packed.cpu()
+
+
+@dataclass
 class Series:
-    """Changes at one rate. Seconds: from each intended write until it was in force in each client, and until it was answered."""
+    """Changes at one rate. Seconds: from each intended write until it was in force in each client, and until it was answered.
+
+    ``near``, ``far``: of the lone client's calls, near a swap and far from any. ``calls``, ``failures``: of all clients.
+    ``cost``, ``server_cost``: CPU seconds for each change in each client, without what the calls take.
+    """
 
     in_force: list[float] = field(default_factory=list)
     answered: list[float] = field(default_factory=list)
+    missed: int = 0
     near: list[float] = field(default_factory=list)
     far: list[float] = field(default_factory=list)
+    calls: int = 0
     failures: list[str] = field(default_factory=list)
     outdated: int = 0
-    missed: int = 0
+    cost: float = 0.0
+    server_cost: float = 0.0
+
+    def take(self, answers: list[dict[str, Any]], written: list[tuple[int, float]]) -> None:
+        """What the clients tell."""
+        swaps = [client for answer in answers for client in answer["swaps"]]
+        for revision, intended in written:
+            times = arrivals(swaps, revision)
+            self.missed += len(swaps) - len(times)
+            self.in_force += [at - intended for at in times]
+        for answer in answers:
+            self.calls += len(answer["near"]) + len(answer["far"])
+            self.failures += answer["failures"]
+            self.outdated += answer["outdated"]
+        self.near, self.far = answers[-1]["near"], answers[-1]["far"]
 
     @property
-    def calls(self) -> int:
-        """How many were made."""
-        return len(self.near) + len(self.far)
+    def arrived(self) -> str:
+        """How soon the changes were in force."""
+        return spread(self.in_force) + (f" ({self.missed} missed)" if self.missed else "")
 
     @property
     def flaws(self) -> str:
-        """What went wrong."""
+        """What went wrong with the calls."""
         first = f" ({self.failures[0]})" if self.failures else ""
         return f"{len(self.failures)} failed{first}, {self.outdated} by an older policy"
 
@@ -70,48 +107,61 @@ class Series:
 async def run(house: House) -> list[Row]:
     """A change now and then, then 1,000 in a minute."""
     await house.fill(SERVICE, ENDPOINTS)
-    server, fleet = await house.replica(), await house.fleet(PROCESSES, "tests.bench.callers")
+    server = await house.replica()
+    clients = Clients(*[await house.fleet(count, "tests.bench.callers") for count in (PROCESSES, 1)])
     share = CLIENTS // PROCESSES
     opened = {"do": "open", "address": server.grpc, "count": share, "service": SERVICE, "interval": INTERVAL}
-    await fleet.spread([opened | {"first": share * number} for number in range(PROCESSES)])
+    await clients.packed.spread([opened | {"first": share * number} for number in range(PROCESSES)])
+    await clients.lone.spread([opened | {"first": CLIENTS, "count": 1, "interval": LONE_INTERVAL, "lanes": LANES}])
     async with httpx.AsyncClient(base_url=f"http://{server.http}", timeout=_PATIENCE) as http:
-        await change(fleet, http, 0, WARM_UP, RATE * 4)
-        few = await change(fleet, http, WARM_UP, CHANGES, RATE)
-        before = await census(fleet, server)
-        many = await change(fleet, http, WARM_UP + CHANGES, MANY, MANY / MINUTE)
-        after = await census(fleet, server)
+        await change(clients, server, http, range(WARM_UP), RATE * 4, (0.0, 0.0))
+        idle = await idle_cpu(clients, server)
+        few = await change(clients, server, http, range(WARM_UP, WARM_UP + CHANGES), RATE, idle)
+        before = await census(clients, server)
+        first = WARM_UP + CHANGES
+        many = await change(clients, server, http, range(first, first + MANY), MANY / MINUTE, idle)
+        after = await census(clients, server)
     return [*report(few), *report_many(many, before, after)]
 
 
-async def change(fleet: Fleet, http: httpx.AsyncClient, first: int, count: int, rate: float) -> Series:
-    """Put ``count`` policies in force, so many a second, and see what the clients made of them."""
-    await fleet.each("collect")
+async def idle_cpu(clients: Clients, server: Server) -> tuple[float, float]:
+    """CPU seconds a second of clients that only make calls, and of their replica."""
+    cpu, server_cpu, began = clients.cpu(), server.cpu(), time.monotonic()
+    await asyncio.sleep(3.0)
+    seconds = time.monotonic() - began
+    return (clients.cpu() - cpu) / seconds, (server.cpu() - server_cpu) / seconds
+
+
+async def change(
+    clients: Clients,
+    server: Server,
+    http: httpx.AsyncClient,
+    numbers: range,
+    rate: float,
+    idle: tuple[float, float],
+) -> Series:
+    """Put policies in force, so many a second, and see what the clients made of them."""
+    await clients.each("collect")
     series = Series()
     written: list[tuple[int, float]] = []
-    start = time.monotonic() + 0.2
-    for number in range(count):
-        intended = start + number / rate
+    cpu, server_cpu = clients.cpu(), server.cpu()
+    began = time.monotonic()
+    for at, number in enumerate(numbers):
+        intended = began + 0.2 + at / rate
         await asyncio.sleep(max(0.0, intended - time.monotonic()))
-        written.append((await enact(http, SERVICE, policy(first + number)), intended))
+        written.append((await enact(http, SERVICE, policy(number)), intended))
         series.answered.append(time.monotonic() - intended)
     await asyncio.sleep(1.0)
-    answers = await fleet.each("collect")
-    swaps = [client for answer in answers for client in answer["swaps"]]
-    for revision, intended in written:
-        times = arrivals(swaps, revision)
-        series.missed += CLIENTS - len(times)
-        series.in_force += [at - intended for at in times]
-    for answer in answers:
-        series.near += answer["near"]
-        series.far += answer["far"]
-        series.failures += answer["failures"]
-        series.outdated += answer["outdated"]
+    seconds, swaps = time.monotonic() - began, CLIENTS * len(numbers)
+    series.cost = (clients.cpu() - cpu - idle[0] * seconds) / swaps
+    series.server_cost = (server.cpu() - server_cpu - idle[1] * seconds) / swaps
+    series.take(await clients.each("collect"), written)
     return series
 
 
-async def census(fleet: Fleet, server: Server) -> dict[str, Any]:
+async def census(clients: Clients, server: Server) -> dict[str, Any]:
     """Resident bytes of a client process and of the replica, and the objects of all clients."""
-    answers = await fleet.each("census")
+    answers = await clients.each("census")
     kinds = answers[0]["objects"]
     return {
         "client": sum(answer["rss"] for answer in answers) / len(answers),
@@ -124,23 +174,43 @@ def report(few: Series) -> list[Row]:
     """What one change takes, and what calls feel of it."""
     tail, usual = percentile(few.near, 0.99), percentile(few.far, 0.99)
     return [
+        in_force(f"policy written → in force in each of {CLIENTS} calling clients, p50 / p99 / max", few),
         Row(
-            f"policy written → in force in each of {CLIENTS} calling clients, p50 / p99 / max",
-            spread(few.in_force) + (f" ({few.missed} missed)" if few.missed else ""),
-            f"the write's own answer: {spread(few.answered)}",
-            percentile(few.in_force, 0.5) / percentile(few.answered, 0.5),
-            f"p99 ≤ {TARGET * 1e3:.0f} ms",
-            percentile(few.in_force, 0.99) <= TARGET and not few.missed,
+            "… CPU for each change in each client",
+            f"{few.cost * 1e3:.2f} ms",
+            f"the replica's: {few.server_cost * 1e3:.2f} ms",
+            few.cost / few.server_cost,
         ),
         Row(
-            f"… {len(few.near):,} calls of 5 ms around it, p50 / p99",
-            f"{ms(percentile(few.near, 0.5))} / {ms(tail)}; {few.flaws}",
-            f"{len(few.far):,} calls between: {ms(percentile(few.far, 0.5))} / {ms(usual)}",
+            f"… {len(few.near):,} calls of 5 ms around swaps, in a process of their own, p50 / p99",
+            f"{ms(percentile(few.near, 0.5))} / {ms(tail)}",
+            f"{len(few.far):,} between: {ms(percentile(few.far, 0.5))} / {ms(usual)}",
             tail / usual,
-            "none lost",
-            not few.failures and not few.outdated,
         ),
+        lost(few),
     ]
+
+
+def in_force(what: str, series: Series) -> Row:
+    """How soon changes were in force, beside how soon the writes themselves were answered."""
+    return Row(
+        what,
+        series.arrived,
+        f"the write's own answer: {spread(series.answered)}",
+        percentile(series.in_force, 0.5) / percentile(series.answered, 0.5),
+        f"p99 ≤ {TARGET * 1e3:.0f} ms",
+        percentile(series.in_force, 0.99) <= TARGET and not series.missed,
+    )
+
+
+def lost(series: Series) -> Row:
+    """What became of all calls meanwhile."""
+    return Row(
+        f"… {series.calls:,} calls meanwhile",
+        series.flaws,
+        target="none lost",
+        holds=not series.failures and not series.outdated,
+    )
 
 
 def report_many(many: Series, before: dict[str, Any], after: dict[str, Any]) -> list[Row]:
@@ -148,20 +218,8 @@ def report_many(many: Series, before: dict[str, Any], after: dict[str, Any]) -> 
     objects = [f"{kind} {before['objects'][kind]} → {after['objects'][kind]}" for kind in before["objects"]]
     kept = all(after["objects"][kind] <= count for kind, count in before["objects"].items())
     return [
-        Row(
-            f"{MANY:,} changes in a minute: written → in force, p50 / p99 / max",
-            spread(many.in_force) + (f" ({many.missed} missed)" if many.missed else ""),
-            f"the write's own answer: {spread(many.answered)}",
-            percentile(many.in_force, 0.5) / percentile(many.answered, 0.5),
-            f"p99 ≤ {TARGET * 1e3:.0f} ms",
-            percentile(many.in_force, 0.99) <= TARGET and not many.missed,
-        ),
-        Row(
-            f"… {many.calls:,} calls of 5 ms meanwhile, p99",
-            f"{ms(percentile([*many.near, *many.far], 0.99))}; {many.flaws}",
-            target="none lost",
-            holds=not many.failures and not many.outdated,
-        ),
+        in_force(f"{MANY:,} changes in a minute: written → in force, p50 / p99 / max", many),
+        lost(many),
         Row(f"… objects of all {CLIENTS} clients", ", ".join(objects), target="no more than before", holds=kept),
         *(
             Row(
