@@ -20,10 +20,10 @@ from tests.bench.report import Row, ms, percentile, spread
 CLIENTS = 100
 PROCESSES = 10
 ENDPOINTS = 20
-INTERVAL = 0.05  # seconds between the calls of one client
+INTERVAL = 0.1  # seconds between the calls of one client
 LONE_INTERVAL, LANES = 0.01, 4
 SERVICE = "orders"
-CHANGES, RATE = 60, 4.0
+CHANGES, RATE = 40, 4.0
 MANY, MINUTE = 1000, 60.0
 WARM_UP = 40
 TARGET = 0.25
