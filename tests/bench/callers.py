@@ -127,6 +127,10 @@ class Callers:
             self._tasks.append(asyncio.create_task(caller.keep_calling(interval, offset)))
         return {}
 
+    async def reached(self) -> dict[str, Any]:
+        """The revision of the policy that is in force in all of them."""
+        return {"revision": min(caller.swaps[-1][0] if caller.swaps else 0 for caller in self._callers)}
+
     async def collect(self) -> dict[str, Any]:
         """What there is since the last time. Raises what ended a caller."""
         for task in self._tasks:
