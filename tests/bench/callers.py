@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import sys
 import time
 from array import array
 from bisect import bisect_right
@@ -159,8 +158,6 @@ class Callers:
 
 async def main() -> None:
     """Serve commands until stdin ends."""
-    # Many clients share an interpreter here that have one each elsewhere: none of their threads may keep it for long.
-    sys.setswitchinterval(0.0005)
     await obey(Callers())
 
 

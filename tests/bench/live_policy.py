@@ -1,4 +1,4 @@
-"""Policies change under 100 running clients that make calls: how soon each is in force, and what the calls feel of it.
+"""Policies change under running clients that make calls: how soon each is in force, and what the calls feel of it.
 
 The schedule of changes waits for nobody but the writer: two writes of one policy at the same time would be a conflict. Times
 count from when a write was due. Every change has another value in every section, so that everything that a policy is made
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +20,8 @@ import httpx
 from tests.bench.house import Fleet, House, Server, arrivals, enact
 from tests.bench.report import Row, ms, percentile, spread
 
-CLIENTS = 100
-PROCESSES = 10
+CLIENTS, PROCESSES = 100, 10
+BUSY_CLIENTS, BUSY_PROCESSES = 20, 4
 ENDPOINTS = 20
 INTERVAL = 0.1  # seconds between the calls of one client
 LONE_INTERVAL, LANES = 0.01, 4
@@ -47,18 +49,21 @@ retry: {{attempts: {2 + number % 3}, on: [connect-failure, 503], backoff: {50 + 
 
 @dataclass
 class Clients:
-    """The packed ones, and the one with a process of its own."""
+    """The ``count`` packed ones, and the one with a process of its own; ``idle``: CPU seconds a second without changes."""
 
     packed: Fleet
     lone: Fleet
+    server: Server
+    count: int
+    idle: tuple[float, float] = (0.0, 0.0)
 
     async def each(self, do: str) -> list[dict[str, Any]]:
         """The same command to every process; their answers, that of the lone one last."""
         return [*await self.packed.each(do), *await self.lone.each(do)]
 
-    def cpu(self) -> float:
-        """CPU seconds used so far by the packed ones."""
-        return self.packed.cpu()
+    def cpu(self) -> tuple[float, float]:
+        """CPU seconds used so far by the packed ones, and by their replica."""
+        return self.packed.cpu(), self.server.cpu()
 
 
 @dataclass
@@ -100,48 +105,57 @@ class Series:
 
 
 async def run(house: House) -> list[Row]:
-    """A change now and then, then 1,000 in a minute."""
+    """A change now and then; then 1,000 in a minute, for fewer clients, as this machine is the machine of all of them."""
+    return [*await now_and_then(CLIENTS, PROCESSES), *await all_the_time(BUSY_CLIENTS, BUSY_PROCESSES)]
+
+
+async def now_and_then(count: int, processes: int) -> list[Row]:
+    """How soon a change is in force, and what calls feel of it."""
+    async with House() as house, town(house, count, processes) as (clients, http):
+        clients.idle = await idle_cpu(clients)
+        return report(count, await change(clients, http, range(WARM_UP, WARM_UP + CHANGES), RATE))
+
+
+async def all_the_time(count: int, processes: int) -> list[Row]:
+    """What a minute of changes leaves behind. In a house of its own, where nothing was freed before."""
+    async with House() as house, town(house, count, processes) as (clients, http):
+        clients.idle = await idle_cpu(clients)
+        before = await census(clients)
+        many = await change(clients, http, range(WARM_UP, WARM_UP + MANY), MANY / MINUTE)
+        return report_many(count, processes, many, before, await census(clients))
+
+
+@asynccontextmanager
+async def town(house: House, count: int, processes: int) -> AsyncIterator[tuple[Clients, httpx.AsyncClient]]:
+    """Clients that call under a policy, after a few changes of it; and a way to change it."""
     await house.fill(SERVICE, ENDPOINTS)
     server = await house.replica()
-    clients = Clients(*[await house.fleet(count, "tests.bench.callers") for count in (PROCESSES, 1)])
-    share = CLIENTS // PROCESSES
+    packed, lone = [await house.fleet(number, "tests.bench.callers") for number in (processes, 1)]
+    clients, share = Clients(packed, lone, server, count), count // processes
     opened = {"do": "open", "address": server.grpc, "count": share, "service": SERVICE, "interval": INTERVAL}
-    await clients.packed.spread([opened | {"first": share * number} for number in range(PROCESSES)])
-    await clients.lone.spread([opened | {"first": CLIENTS, "count": 1, "interval": LONE_INTERVAL, "lanes": LANES}])
+    await packed.spread([opened | {"first": share * number} for number in range(processes)])
+    await lone.spread([opened | {"first": count, "count": 1, "interval": LONE_INTERVAL, "lanes": LANES}])
     async with httpx.AsyncClient(base_url=f"http://{server.http}", timeout=_PATIENCE) as http:
         await enact(http, SERVICE, policy(0))
-        await change(clients, server, http, range(1, WARM_UP), WARM_UP_RATE, (0.0, 0.0))
-        idle = await idle_cpu(clients, server)
-        few = await change(clients, server, http, range(WARM_UP, WARM_UP + CHANGES), RATE, idle)
-        before = await census(clients, server)
-        first = WARM_UP + CHANGES
-        many = await change(clients, server, http, range(first, first + MANY), MANY / MINUTE, idle)
-        after = await census(clients, server)
-    return [*report(few), *report_many(many, before, after)]
+        await change(clients, http, range(1, WARM_UP), WARM_UP_RATE)
+        yield clients, http
 
 
-async def idle_cpu(clients: Clients, server: Server) -> tuple[float, float]:
+async def idle_cpu(clients: Clients) -> tuple[float, float]:
     """CPU seconds a second of clients that only make calls, and of their replica."""
-    cpu, server_cpu, began = clients.cpu(), server.cpu(), time.monotonic()
+    cpu, began = clients.cpu(), time.monotonic()
     await asyncio.sleep(3.0)
     seconds = time.monotonic() - began
-    return (clients.cpu() - cpu) / seconds, (server.cpu() - server_cpu) / seconds
+    packed, server = clients.cpu()
+    return (packed - cpu[0]) / seconds, (server - cpu[1]) / seconds
 
 
-async def change(
-    clients: Clients,
-    server: Server,
-    http: httpx.AsyncClient,
-    numbers: range,
-    rate: float,
-    idle: tuple[float, float],
-) -> Series:
+async def change(clients: Clients, http: httpx.AsyncClient, numbers: range, rate: float) -> Series:
     """Put policies in force, so many a second, and see what the clients made of them."""
     await clients.each("collect")
     series = Series()
     written: list[tuple[int, float]] = []
-    cpu, server_cpu = clients.cpu(), server.cpu()
-    began = time.monotonic()
+    cpu, began = clients.cpu(), time.monotonic()
     for at, number in enumerate(numbers):
         intended = began + 0.2 + at / rate
         await asyncio.sleep(max(0.0, intended - time.monotonic()))
@@ -152,29 +166,30 @@ async def change(
         while min(answer["revision"] for answer in await clients.each("reached")) < written[-1][0]:
             await asyncio.sleep(0.2)
     await asyncio.sleep(1.0)
-    seconds, swaps = time.monotonic() - began, CLIENTS * len(numbers)
-    series.cost = (clients.cpu() - cpu - idle[0] * seconds) / swaps
-    series.server_cost = (server.cpu() - server_cpu - idle[1] * seconds) / swaps
+    seconds, swaps = time.monotonic() - began, clients.count * len(numbers)
+    packed, server = clients.cpu()
+    series.cost = (packed - cpu[0] - clients.idle[0] * seconds) / swaps
+    series.server_cost = (server - cpu[1] - clients.idle[1] * seconds) / swaps
     series.take(await clients.each("collect"), written)
     return series
 
 
-async def census(clients: Clients, server: Server) -> dict[str, Any]:
+async def census(clients: Clients) -> dict[str, Any]:
     """Resident bytes of a client process and of the replica, and the objects of all clients."""
     answers = await clients.each("census")
     kinds = answers[0]["objects"]
     return {
         "client": sum(answer["rss"] for answer in answers) / len(answers),
-        "server": server.rss(),
+        "server": clients.server.rss(),
         "objects": {kind: sum(answer["objects"][kind] for answer in answers) for kind in kinds},
     }
 
 
-def report(few: Series) -> list[Row]:
+def report(count: int, few: Series) -> list[Row]:
     """What one change takes, and what calls feel of it."""
     tail, usual = percentile(few.near, 0.99), percentile(few.far, 0.99)
     return [
-        in_force(f"policy written → in force in each of {CLIENTS} calling clients, p50 / p99 / max", few, TARGET),
+        in_force(f"policy written → in force in each of {count} calling clients, p50 / p99 / max", few, TARGET),
         Row(
             "… CPU for each change in each client",
             f"{few.cost * 1e3:.2f} ms",
@@ -213,14 +228,16 @@ def lost(series: Series) -> Row:
     )
 
 
-def report_many(many: Series, before: dict[str, Any], after: dict[str, Any]) -> list[Row]:
+def report_many(count: int, processes: int, many: Series, before: dict[str, Any], after: dict[str, Any]) -> list[Row]:
     """What a minute of changes leaves behind."""
     objects = [f"{kind} {before['objects'][kind]} → {after['objects'][kind]}" for kind in before["objects"]]
     kept = all(after["objects"][kind] <= count for kind, count in before["objects"].items())
     return [
-        in_force(f"{MANY:,} changes in {many.seconds:.0f} s: written → in force, p50 / p99 / max", many),
+        in_force(
+            f"{MANY:,} changes in {many.seconds:.0f} s, {count} clients: written → in force, p50 / p99 / max", many
+        ),
         lost(many),
-        Row(f"… objects of all {CLIENTS} clients", ", ".join(objects), target="no more than before", holds=kept),
+        Row(f"… objects of all {count + 1} clients", ", ".join(objects), target="no more than before", holds=kept),
         *(
             Row(
                 f"… resident, {whose}",
@@ -230,6 +247,6 @@ def report_many(many: Series, before: dict[str, Any], after: dict[str, Any]) -> 
                 f"≤ {GROWTH - 1:.0%} more",
                 after[key] <= before[key] * GROWTH,
             )
-            for key, whose in (("client", f"a process of {CLIENTS // PROCESSES} clients"), ("server", "the replica"))
+            for key, whose in (("client", f"a process of {count // processes} clients"), ("server", "the replica"))
         ),
     ]
