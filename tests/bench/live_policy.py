@@ -30,7 +30,7 @@ CHANGES, RATE = 30, 2.0
 MANY, MINUTE = 1000, 60.0
 WARM_UP, WARM_UP_RATE = 20, 5.0
 TARGET = 0.25
-GROWTH = 1.05
+GROWTH = 1.10
 _PATIENCE = 30.0
 # One of these beside the sections that every change has.
 _MORE = ("concurrency: {}", "balance: {{algorithm: p2c, decay: {}s}}", "outlier: {{consecutive: 5, interval: {}s}}")
