@@ -169,11 +169,11 @@ class Guards:
     def pair(self, *policies: str) -> Subject:
         """The pipeline's two halves of a call, without a guard around them and a function between them."""
         pipeline = self._mesh.callee(self._service(*policies)).pipeline(METHOD)
-        begin, completed, now = pipeline.begin, pipeline.completed, pipeline.now
+        begin, answered, now = pipeline.begin, pipeline.answered, pipeline.now
 
         def call(order: int) -> None:
             begun = begin(now(), method=METHOD)
-            completed(begun, now())
+            answered(begun, now(), True)
 
         return Subject(call)
 
@@ -212,7 +212,7 @@ def measure_blocking(guards: Guards) -> list[Row]:
         row("bare call", bare, least, "floor"),
         row("floor: two looks at the clock, try, two counters", least),
         row("guard, sync, as built in: pick, outliers, retry throttle, statistics", built_in, least, "floor"),
-        row("… begin and completed alone", pair, least, "floor"),
+        row("… begin and answered alone", pair, least, "floor"),
         row("guard, sync: breaker + limit + retry + timeout as well", all_on, least, "floor", within=TARGET_SYNC),
         row("… beside tenacity + pybreaker + limits", all_on, stack, "the stack", share=TARGET_SHARE),
         row("… switched on and off again", off, built_in, "built in", share=OFF),
