@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from asyncio import current_task, get_running_loop
 from types import TracebackType
 
 TURN = 0.01
@@ -26,13 +27,17 @@ class Deadline:
         self._when = when
 
     def __enter__(self) -> None:
-        loop = asyncio.get_running_loop()
+        loop = get_running_loop()
         wheel = _here.wheel
         if wheel is None or wheel.loop is not loop:
             wheel = _wheel_of(loop)
-        self._task = asyncio.current_task(loop)
-        self._slot = wheel.slot(self._when)
-        self._slot[self] = None
+        self._task = current_task(loop)
+        number = self._when // TURN + 1.0
+        slot = wheel.slots.get(number)
+        if slot is None or number <= wheel.turned:
+            slot = wheel.slot(number)
+        slot[self] = None
+        self._slot = slot
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -53,36 +58,30 @@ class _Wheel:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._slots: dict[int, dict[Deadline, None]] = {}
-        self._turned = 0
+        # Where deadlines wait, by the number of the turn. Who takes itself out again is not told.
+        self.slots: dict[float, dict[Deadline, None]] = {}
+        self.turned = 0.0
         self._turning = False
 
-    def slot(self, when: float) -> dict[Deadline, None]:
-        """Where a deadline waits. Who takes itself out again is not told."""
-        number = int(when / TURN) + 1
-        slot = self._slots.get(number)
-        if slot is None or number <= self._turned:
-            return self._new(number)
-        return slot
-
-    def _new(self, number: int) -> dict[Deadline, None]:
+    def slot(self, number: float) -> dict[Deadline, None]:
+        """Make the place for deadlines of a turn, or of the next one if it has passed."""
         if not self._turning:
             self._turning = True
-            self._turned = int(self.loop.time() / TURN)
+            self.turned = self.loop.time() // TURN
             self.loop.call_later(TURN, self._turn)
-        return self._slots.setdefault(max(number, self._turned + 1), {})
+        return self.slots.setdefault(max(number, self.turned + 1.0), {})
 
     def _turn(self) -> None:
-        now = int(self.loop.time() / TURN)
-        first, self._turned = self._turned + 1, now
+        now = self.loop.time() // TURN
+        first, self.turned = self.turned + 1.0, now
         # Usually one turn has passed; after a pause of the loop there may be more of them than deadlines.
-        numbers = range(first, now + 1) if now - first < len(self._slots) else sorted(self._slots)
-        for number in numbers:
-            if number <= now and number in self._slots:
-                due = self._slots.pop(number)
+        few = now - first < len(self.slots)
+        for number in map(float, range(int(first), int(now) + 1)) if few else sorted(self.slots):
+            if number <= now and number in self.slots:
+                due = self.slots.pop(number)
                 while due:
                     due.popitem()[0].expire()
-        self._turning = bool(self._slots)
+        self._turning = bool(self.slots)
         if self._turning:
             self.loop.call_later(TURN, self._turn)
 
