@@ -1,4 +1,4 @@
-"""``trimtab get``: what is registered, who is connected, what holds for calls and who holds back from whom."""
+"""``trimtab get``: what is registered, who is connected, what holds for calls and how they fare."""
 
 from __future__ import annotations
 
@@ -11,14 +11,23 @@ from controlplane.cli.failure import say
 from controlplane.cli.follow import follow
 from controlplane.cli.options import namespace_option, watch_option
 from controlplane.cli.output import Stream, document, echo, output_option, show_listing, show_one
-from controlplane.cli.table import BREAKERS, CLIENTS, INSTANCES, POLICIES, SERVICES, Kind
+from controlplane.cli.table import (
+    BREAKERS,
+    CLIENTS,
+    INSTANCES,
+    POLICIES,
+    SERVICES,
+    TRAFFIC,
+    TRAFFIC_BY_CALLER,
+    Kind,
+)
 
 
 @click.group(
     epilog="\b\nExamples:\n  trimtab get services\n  trimtab get instances orders -o wide\n  trimtab get clients -w",
 )
 def get() -> None:
-    """Show what is registered, who is connected, what holds for calls, and who holds back from whom."""
+    """Show what is registered, who is connected, what holds for calls, and how they fare."""
 
 
 @get.command(
@@ -149,10 +158,43 @@ def breakers(server: Server, namespace: str, caller: str, output: str, watch: bo
 
     -w prints a line whenever one changes its state.
     """
-    asked = {"namespace": namespace, "service": service, "caller": caller}
+    _reported(Api(server), BREAKERS, "breakers", namespace, service, output, watch, caller=caller)
+
+
+@get.command(
+    epilog="\b\nExamples:\n  trimtab get traffic\n  trimtab get traffic orders -n shop -w\n"
+    "  trimtab get traffic orders --by caller -o wide\n  trimtab get traffic --caller checkout"
+)
+@click.argument("service", default="")
+@click.option("-n", "--namespace", default="", help="Only to services of this namespace.  [default: all]")
+@click.option("--caller", default="", metavar="PROGRAM", help="Only of clients with this program name.")
+@click.option(
+    "--by",
+    type=click.Choice(["endpoint", "caller"]),
+    default="endpoint",
+    show_default=True,
+    help="One row for each endpoint, or for each client and endpoint.",
+)
+@output_option
+@watch_option
+@server_options
+def traffic(server: Server, namespace: str, caller: str, by: str, output: str, watch: bool, service: str) -> None:
+    """Show calls to endpoints as clients reported them last: how many, how they fared, who ejected whom.
+
+    Clients report every few seconds. -w prints a line whenever something changed.
+    """
+    kind = TRAFFIC_BY_CALLER if by == "caller" else TRAFFIC
+    _reported(Api(server), kind, "traffic", namespace, service, output, watch, caller=caller, by=by)
+
+
+def _reported(
+    api: Api, kind: Kind, what: str, namespace: str, service: str, output: str, watch: bool, **more: str
+) -> None:
+    """Show what clients report of calls, and say what is missing."""
+    asked = {"namespace": namespace, "service": service, **more}
     params = {name: value for name, value in asked.items() if value}
     of = f"calls to {namespace or 'any namespace'}" + (f"/{service}" if service else "")
-    listing = _show(Api(server), BREAKERS, path("breakers"), params, output, watch, of=of)
+    listing = _show(api, kind, path(what), params, output, watch, of=of)
     if listing["omitted"]:
         say(f"{listing['omitted']} more are not shown: ask for one service or one caller")
     for replica in listing["unreachable"]:

@@ -67,7 +67,7 @@ def build(*, serve: Starter, dev: Starter) -> click.Group:
             "dev": ("Run everything on this machine, to try things out.", starting("dev_command", dev)),
             "serve": ("Run a replica of the control plane.", starting("serve_command", serve)),
             "run": ("Register any program, watch over it, drain it when it stops.", lambda: _run),
-            "get": ("Show services, instances, clients, policies or breakers.", command("get", "get")),
+            "get": ("Show services, instances, clients, policies, breakers or traffic.", command("get", "get")),
             "apply": ("Put policies in force.", command("policy", "apply")),
             "diff": ("Show what applying policies would change.", command("policy", "diff")),
             "explain": ("Show what holds for a call, and which document says so.", command("policy", "explain")),

@@ -176,6 +176,41 @@ BREAKERS = Kind(
     "STATE",
 )
 
+_FARE = (
+    Column("CALLEE", lambda item: f"{item['namespace']}/{item['service']}"),
+    Column("ENDPOINT", lambda item: item["endpoint"]),
+    Column("CALLS/S", lambda item: f"{item['calls_per_second']:.1f}", room=len("10000.0")),
+    Column("FAILURES", lambda item: _share(item["failure_ratio"]), room=len("100%")),
+    Column("LATENCY", lambda item: _latency(item["latency_mean"]), room=len("100.0ms")),
+    Column("IN FLIGHT", lambda item: item["in_flight"]),
+)
+
+TRAFFIC = Kind(
+    "traffic",
+    lambda item: f"{item['service']}/{item['endpoint']}",
+    (
+        *_FARE,
+        Column("CALLERS", lambda item: item["callers"]),
+        Column("EJECTED BY", lambda item: _ejecting(item), room=len("EJECTED BY") + 4),
+        Column("HEARD", lambda item: _age(item["age"])),
+    ),
+    "FAILURES",
+)
+
+TRAFFIC_BY_CALLER = Kind(
+    "traffic",
+    lambda item: f"{_caller(item)}->{item['service']}/{item['endpoint']}",
+    (
+        Column("CALLER", lambda item: _caller(item)),
+        *_FARE,
+        Column("EJECTED", lambda item: "yes" if item["ejecting"] else "-"),
+        Column("HEARD", lambda item: _age(item["age"])),
+        Column("NODE", lambda item: item["node"], wide=True),
+        Column("REPLICA", lambda item: item["replica"], wide=True),
+    ),
+    "FAILURES",
+)
+
 SECTIONS = Kind(
     "sections",
     lambda item: str(item["section"]),
@@ -192,6 +227,17 @@ SECTIONS = Kind(
 
 def _caller(item: Item) -> str:
     return str(item["caller"] or item["node"])
+
+
+def _ejecting(item: Item) -> str:
+    """How many keep away, and the names of some of their programs."""
+    return f"{item['ejecting']} ({', '.join(item['ejected_by'])})" if item["ejecting"] else "-"
+
+
+def _latency(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    return f"{seconds * 1000:.1f}ms" if seconds < 1 else _age(seconds)
 
 
 def _scope(item: Item) -> str:

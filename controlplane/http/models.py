@@ -365,6 +365,61 @@ class BreakerListing(Listing[Breaker]):
     unreachable: list[str] = Field(description="Replicas that did not answer: what their clients say is missing here.")
 
 
+class Traffic(Named):
+    """Calls to one endpoint, as clients reported them last: of all that call it, or of one."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "traffic/shop/orders/10.0.0.7-8000",
+                    "namespace": "shop",
+                    "service": "orders",
+                    "endpoint": "10.0.0.7-8000",
+                    "caller": "",
+                    "caller_namespace": "",
+                    "node": "",
+                    "replica": "",
+                    "callers": 12,
+                    "calls_per_second": 340.5,
+                    "failure_ratio": 0.02,
+                    "latency_mean": 0.0123,
+                    "in_flight": 4,
+                    "ejecting": 1,
+                    "ejected_by": ["checkout"],
+                    "age": 3.2,
+                }
+            ]
+        }
+    )
+    volatile: ClassVar[frozenset[str]] = frozenset({"age"})
+
+    namespace: str
+    service: str = Field(description="The callee.")
+    endpoint: str
+    caller: str = Field(description="Name of the calling program; empty without `by=caller`.")
+    caller_namespace: str
+    node: str = Field(description="The calling client; empty without `by=caller`.")
+    replica: str = Field(description="Where that client is connected; empty without `by=caller`.")
+    callers: int = Field(description="Clients that report it.")
+    calls_per_second: float = Field(description="Calls that ended; each attempt is one.")
+    failure_ratio: float = Field(description="Share of them that failed, 0 to 1.")
+    latency_mean: float | None = Field(description="Mean seconds of those that ended; null: none did.")
+    in_flight: int = Field(description="Calls that have not ended.")
+    ejecting: int = Field(description="Clients whose outlier detection keeps calls away from it.")
+    ejected_by: list[str] = Field(description="Names of their programs, at most five.")
+    age: float = Field(description="Seconds since the oldest of the reports.")
+
+
+class TrafficListing(Listing[Traffic]):
+    """Calls to endpoints of the clients of every replica that answered, by callee and endpoint."""
+
+    omitted: int = Field(
+        description="How many more there are than replicas tell: the 10,000 worst each. Ask for fewer."
+    )
+    unreachable: list[str] = Field(description="Replicas that did not answer: what their clients say is missing here.")
+
+
 class Probe(Shown):
     """A probe that holds."""
 

@@ -21,6 +21,7 @@ from controlplane.core.view import Listed, View
 from controlplane.http import models
 from controlplane.runtime.breakers import BreakerInfo
 from controlplane.runtime.clients import ClientInfo
+from controlplane.runtime.traffic import Traffic
 
 _OWN_WHY = {
     InstanceState.STARTING: "the instance is still starting: listed, never called",
@@ -167,6 +168,29 @@ def breaker(info: BreakerInfo) -> models.Breaker:
         slow_ratio=info.slow_ratio,
         retry_after=info.retry_after,
         replica=info.replica,
+    )
+
+
+def traffic(one: Traffic) -> models.Traffic:
+    """Calls to an endpoint. Rounded: what differs in the last digits of a sum is no news to a watch."""
+    place = f"traffic/{one.namespace}/{one.service}/{one.endpoint}"
+    return models.Traffic(
+        name=f"replicas/{one.replica}/clients/{one.node}/{place}" if one.node else place,
+        namespace=one.namespace,
+        service=one.service,
+        endpoint=one.endpoint,
+        caller=one.caller,
+        caller_namespace=one.caller_namespace,
+        node=one.node,
+        replica=one.replica,
+        callers=one.callers,
+        calls_per_second=round(one.calls, 3),
+        failure_ratio=round(one.failure_ratio, 6),
+        latency_mean=None if one.latency is None else round(one.latency, 6),
+        in_flight=one.in_flight,
+        ejecting=one.ejecting,
+        ejected_by=list(one.ejected_by),
+        age=round(one.age, 3),
     )
 
 

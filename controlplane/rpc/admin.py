@@ -13,8 +13,10 @@ from controlplane.core.resource import ResourceName
 from controlplane.errors import TrimtabError
 from controlplane.rpc import convert, reports
 from controlplane.rpc.failure import aborted
-from controlplane.runtime.breakers import BreakerFilter, BreakerInfo
+from controlplane.runtime.breakers import BreakerInfo
 from controlplane.runtime.clients import ClientInfo, Clients
+from controlplane.runtime.reported import ReportFilter
+from controlplane.runtime.traffic import Traffic
 from controlplane.transport.call import Call
 
 _DEADLINE = 2.0
@@ -42,13 +44,24 @@ class AdminService(AdminServicer):
 
     async def ListBreakers(self, request: pb.ListBreakersRequest, context: Call) -> pb.ListBreakersResponse:  # noqa: N802
         """Circuits of clients, here or everywhere."""
-        wanted = BreakerFilter(request.caller, request.namespace, request.service)
+        wanted = ReportFilter(request.caller, request.namespace, request.service)
         if request.local:
             (found, omitted), silent = await self._clients.local_breakers(wanted), list[str]()
         else:
             found, omitted, silent = await self._clients.breakers(wanted)
         return pb.ListBreakersResponse(
             breakers=[reports.breaker(info) for info in found], omitted=omitted, silent_replicas=silent
+        )
+
+    async def ListTraffic(self, request: pb.ListTrafficRequest, context: Call) -> pb.ListTrafficResponse:  # noqa: N802
+        """Calls of clients to endpoints, here or everywhere."""
+        wanted = ReportFilter(request.caller, request.namespace, request.service)
+        if request.local:
+            (found, omitted), silent = await self._clients.local_traffic(wanted, request.by_caller), list[str]()
+        else:
+            found, omitted, silent = await self._clients.traffic(wanted, request.by_caller)
+        return pb.ListTrafficResponse(
+            traffic=[reports.traffic(one) for one in found], omitted=omitted, silent_replicas=silent
         )
 
 
@@ -67,7 +80,7 @@ class Peers:
         answer: pb.ListClientsResponse = await _answered(call, address)
         return [convert.client_info(message) for message in answer.clients]
 
-    async def breakers(self, address: str, wanted: BreakerFilter) -> tuple[list[BreakerInfo], int]:
+    async def breakers(self, address: str, wanted: ReportFilter) -> tuple[list[BreakerInfo], int]:
         """What its clients report, and how much more there is. Raises OSError when it does not answer within two seconds."""
         request = pb.ListBreakersRequest(
             local=True, caller=wanted.caller, namespace=wanted.namespace, service=wanted.service
@@ -75,6 +88,15 @@ class Peers:
         call = self._stub(address).ListBreakers(request, timeout=_DEADLINE, metadata=self._metadata)
         answer: pb.ListBreakersResponse = await _answered(call, address)
         return list(reports.breaker_infos(answer.breakers)), answer.omitted
+
+    async def traffic(self, address: str, wanted: ReportFilter, by_caller: bool) -> tuple[list[Traffic], int]:
+        """What its clients report of their calls, and how much more there is. Raises OSError as ``breakers`` does."""
+        request = pb.ListTrafficRequest(
+            local=True, caller=wanted.caller, namespace=wanted.namespace, service=wanted.service, by_caller=by_caller
+        )
+        call = self._stub(address).ListTraffic(request, timeout=_DEADLINE, metadata=self._metadata)
+        answer: pb.ListTrafficResponse = await _answered(call, address)
+        return list(reports.traffic_infos(answer.traffic)), answer.omitted
 
     async def close(self) -> None:
         """Close the channels."""

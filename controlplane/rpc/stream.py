@@ -25,8 +25,10 @@ from controlplane.core.validation import check_instance_name
 from controlplane.errors import Code, TrimtabError
 from controlplane.rpc import convert, reports
 from controlplane.rpc.failure import aborted
-from controlplane.runtime.breakers import BreakerFilter, BreakerInfo
+from controlplane.runtime.breakers import BreakerInfo
 from controlplane.runtime.clients import ClientInfo, Load
+from controlplane.runtime.reported import ReportFilter
+from controlplane.runtime.traffic import Traffic
 from controlplane.transport.call import Call
 
 if TYPE_CHECKING:
@@ -40,7 +42,6 @@ _SILENT_WINDOWS = 3
 _STATE = mesh_pb2.Session
 _NOBODY = types_pb2.Node()  # who has not said Hello
 _NO_LOAD = Load()
-_NO_REPORT = (mesh_pb2.Report(), 0.0)
 
 
 class Stream:
@@ -60,7 +61,7 @@ class Stream:
         "_namespace",
         "_node",
         "_over",
-        "_report",
+        "_reports",
         "_requests",
         "_service",
         "_session",
@@ -82,7 +83,7 @@ class Stream:
         self._node = _NOBODY
         self._namespace = DEFAULT_NAMESPACE
         self._load = _NO_LOAD
-        self._report = _NO_REPORT
+        self._reports: reports.Reports | None = None
         self._connected_at = time.time()
         self._flood = FloodLimit(service.limits.flood_rate, service.limits.flood_burst)
         self._leaving = False
@@ -160,18 +161,19 @@ class Stream:
             followed=tuple((name, subscriptions.behind_on(name)) for name in following if name in subscriptions),
         )
 
-    def breakers(self, wanted: BreakerFilter) -> Iterator[BreakerInfo]:
+    def breakers(self, wanted: ReportFilter) -> Iterator[BreakerInfo]:
         """The client's circuits, as it reported them last."""
-        report, at = self._report
-        return reports.breakers(
-            report.breakers,
-            wanted,
-            node=self._node.id,
-            caller=self._node.name,
-            caller_namespace=self._namespace,
-            replica=self._service.replica,
-            elapsed=self._loop.time() - at,
-        )
+        told = self._reports
+        return iter(()) if told is None else told.breakers(wanted, self._reporter, self._loop.time())
+
+    def traffic(self, wanted: ReportFilter) -> Iterator[Traffic]:
+        """The client's calls to endpoints, as it reported them last."""
+        told = self._reports
+        return iter(()) if told is None else told.traffic(wanted, self._reporter, self._loop.time())
+
+    @property
+    def _reporter(self) -> reports.Reporter:
+        return reports.Reporter(self._node.id, self._node.name, self._namespace, self._service.replica)
 
     def _end(self, error: TrimtabError | None = None, *, goodbye: bool = False) -> None:
         """End it soon, not now: whoever comes upon the end may be walking over all streams."""
@@ -327,7 +329,9 @@ class Stream:
             case "unsubscribe":
                 self._unsubscribe(message.unsubscribe.names)
             case "report":
-                self._keep(message.report)
+                if self._reports is None:
+                    self._reports = reports.Reports()
+                self._reports.keep(message.report, self._last_heard)
             case "goodbye":
                 self._end(goodbye=True)
             case "hello":
@@ -342,11 +346,6 @@ class Stream:
             self._load = convert.load(heartbeat.load)
         if self._session is not None:
             self._service.keeper.heard(self._session)
-
-    def _keep(self, report: mesh_pb2.Report) -> None:
-        # Copied: the message as it came would keep the memory of all that it brought.
-        kept = mesh_pb2.Report(breakers=report.breakers[: reports.MAX_BREAKERS])
-        self._report = (kept, self._last_heard) if kept.breakers else _NO_REPORT
 
     def _acknowledge(self, nonce: int) -> None:
         sent = self.subscriptions.ack(nonce)

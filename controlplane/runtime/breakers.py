@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
-
-# Of one replica's answer, worst first: 10,000 of them stay well below the 4 MiB that gRPC takes as one message.
-MAX_TOLD = 10_000
 
 
 class BreakerState(IntEnum):
@@ -55,16 +51,3 @@ class BreakerInfo(NamedTuple):
         """Worst first, then by callee, scope and caller."""
         worst = _WORST_FIRST[self.state]
         return worst, self.namespace, self.service, self.endpoint, self.method, self.node, self.replica
-
-
-@dataclass(frozen=True, slots=True)
-class BreakerFilter:
-    """Which are asked for; an empty field asks for any. ``caller`` is the program's name, the namespace the callee's."""
-
-    caller: str = ""
-    namespace: str = ""
-    service: str = ""
-
-    def callee(self, namespace: str, service: str) -> bool:
-        """Whether circuits towards this service are asked for."""
-        return self.namespace in ("", namespace) and self.service in ("", service)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
 from dataclasses import dataclass
 from heapq import nsmallest
 from typing import Any, Protocol, TypeVar
 
 from controlplane.core.resource import ResourceName
 from controlplane.core.view import View
-from controlplane.runtime.breakers import MAX_TOLD, BreakerFilter, BreakerInfo
+from controlplane.runtime.breakers import BreakerInfo
+from controlplane.runtime.reported import MAX_TOLD, ReportFilter
+from controlplane.runtime.traffic import Sums, Traffic
 
-_AT_ONCE = 100  # streams asked for their breakers in one turn of the loop: some milliseconds
+_TURN = 0.005  # seconds for which reports are looked at before others have their turn
 
 T = TypeVar("T")
 
@@ -61,8 +63,12 @@ class Connected(Protocol):
         """What is known of the client; ``followed`` tells of those in ``following``."""
         ...
 
-    def breakers(self, wanted: BreakerFilter) -> Iterator[BreakerInfo]:
+    def breakers(self, wanted: ReportFilter) -> Iterator[BreakerInfo]:
         """Its circuits, as it reported them last."""
+        ...
+
+    def traffic(self, wanted: ReportFilter) -> Iterator[Traffic]:
+        """Its calls to endpoints, as it reported them last."""
         ...
 
 
@@ -73,8 +79,12 @@ class Peers(Protocol):
         """Its clients; with ``following``, those that follow one of these."""
         ...
 
-    async def breakers(self, address: str, wanted: BreakerFilter) -> tuple[list[BreakerInfo], int]:
+    async def breakers(self, address: str, wanted: ReportFilter) -> tuple[list[BreakerInfo], int]:
         """Its clients' circuits, and how many more there are."""
+        ...
+
+    async def traffic(self, address: str, wanted: ReportFilter, by_caller: bool) -> tuple[list[Traffic], int]:
+        """Its clients' calls to endpoints, and how many more entries there are."""
         ...
 
 
@@ -110,20 +120,11 @@ class Clients:
             found += [client for client in clients if client.replica == id]
         return sorted(found, key=lambda client: (client.namespace, client.name, client.node_id)), silent
 
-    async def local_breakers(self, wanted: BreakerFilter) -> tuple[list[BreakerInfo], int]:
+    async def local_breakers(self, wanted: ReportFilter) -> tuple[list[BreakerInfo], int]:
         """What this replica's clients reported, worst first, and how many more there are than are told."""
-        found: list[BreakerInfo] = []
-        for number, stream in enumerate(tuple(self._streams), 1):
-            found.extend(stream.breakers(wanted))
-            if number % _AT_ONCE == 0:
-                await asyncio.sleep(0)
-        if len(found) <= MAX_TOLD:
-            return sorted(found, key=_rank), 0
-        # In a thread: of the breakers of thousands of clients, to find the worst takes longer than a push may wait.
-        worst = await asyncio.to_thread(nsmallest, MAX_TOLD, found, _rank)
-        return worst, len(found) - MAX_TOLD
+        return await _worst([one async for one in self._reported(lambda stream: stream.breakers(wanted))], _badness)
 
-    async def breakers(self, wanted: BreakerFilter) -> tuple[list[BreakerInfo], int, list[str]]:
+    async def breakers(self, wanted: ReportFilter) -> tuple[list[BreakerInfo], int, list[str]]:
         """What every replica's clients reported, how many more there are, and the replicas that did not answer."""
         peers = self._others()
         answers, silent = await _gathered({id: self._peers.breakers(at, wanted) for id, at in peers.items()})
@@ -131,7 +132,46 @@ class Clients:
         for id, (theirs, more) in answers:
             found += [breaker for breaker in theirs if breaker.replica == id]
             omitted += more
-        return sorted(found, key=_rank), omitted, silent
+        return sorted(found, key=_badness), omitted, silent
+
+    async def local_traffic(self, wanted: ReportFilter, by_caller: bool = False) -> tuple[list[Traffic], int]:
+        """Calls to endpoints as this replica's clients reported them, worst first, and how many more entries there are.
+
+        One entry for each endpoint, or ``by_caller`` for each client and endpoint.
+        """
+        reported = self._reported(lambda stream: stream.traffic(wanted))
+        if by_caller:
+            return await _worst([one async for one in reported], _harm)
+        sums = Sums(self._replica)
+        async for one in reported:
+            sums.add(one)
+        return await _worst(sums.told(), _harm)
+
+    async def traffic(self, wanted: ReportFilter, by_caller: bool = False) -> tuple[list[Traffic], int, list[str]]:
+        """The same of every replica's clients by callee and endpoint, and the replicas that did not answer."""
+        peers = self._others()
+        answers, silent = await _gathered({id: self._peers.traffic(at, wanted, by_caller) for id, at in peers.items()})
+        found, omitted = await self.local_traffic(wanted, by_caller)
+        for id, (theirs, more) in answers:
+            found += [one for one in theirs if one.replica == id]
+            omitted += more
+        if not by_caller:
+            sums = Sums()
+            for one in found:
+                sums.add(one)
+            found = sums.told()
+        return sorted(found, key=_place), omitted, silent
+
+    async def _reported(self, told: Callable[[Connected], Iterator[T]]) -> AsyncIterator[T]:
+        """What all streams tell, in turns that hold nobody up."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + _TURN
+        for stream in tuple(self._streams):
+            for one in told(stream):
+                yield one
+            if clock() >= until:
+                await asyncio.sleep(0)
+                until = clock() + _TURN
 
     def _others(self) -> dict[str, str]:
         return {peer.id: peer.grpc_address for peer in self._view.replicas() if peer.id != self._replica}
@@ -152,5 +192,21 @@ async def _gathered(asked: dict[str, Coroutine[Any, Any, T]]) -> tuple[list[tupl
     return told, silent
 
 
-def _rank(breaker: BreakerInfo) -> tuple[int, str, str, str, str, str, str]:
+async def _worst(found: list[T], rank: Callable[[T], Any]) -> tuple[list[T], int]:
+    """The first of them by ``rank``, as many as are told, and how many more there are."""
+    if len(found) <= MAX_TOLD:
+        return sorted(found, key=rank), 0
+    # In a thread: to find the worst of what thousands of clients report takes longer than a push may wait.
+    return await asyncio.to_thread(nsmallest, MAX_TOLD, found, rank), len(found) - MAX_TOLD
+
+
+def _badness(breaker: BreakerInfo) -> tuple[int, str, str, str, str, str, str]:
     return breaker.rank
+
+
+def _harm(traffic: Traffic) -> tuple[object, ...]:
+    return traffic.rank
+
+
+def _place(traffic: Traffic) -> tuple[str, ...]:
+    return traffic.place

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,48 @@ def test_an_open_circuit_is_seen_by_the_operator_and_closes_again(town: Town, in
         time.sleep(1.0)
         assert http.get("mesh://orders/").status_code == 200
         until_states(town, [])
+
+
+def test_operators_see_how_calls_fare_at_each_endpoint_and_who_ejected_one(
+    town: Town, instance: int, tmp_path: Path
+) -> None:
+    with (
+        origin() as second,
+        Mesh(town.servers, snapshot=False, load=lambda: (0.0, 0.0)) as other,
+        shopper(town, 0) as one,
+        shopper(town, 1) as two,
+    ):
+        other.register("orders", second, address="127.0.0.1", id="second")
+        for mesh in (one, two):
+            mesh.callee("orders").when(lambda callee: len(callee.state.healthy) == 2).result(10)
+        applied(town, tmp_path, "{balance: round_robin, retry: off, outlier: {consecutive: 2, max_ejected: 50%}}")
+        with one.http_client() as http, two.http_client() as too:
+            for client in (http, too):
+                for _ in range(20):
+                    assert client.get("mesh://orders/").status_code == 200
+            answers = [too.get(f"mesh://orders/{path}") for path in ("fail", "", "fail")]
+            ejected, _, again = (answer.extensions["trimtab"].endpoint.id for answer in answers)
+            assert again == ejected
+        told = until_traffic(town, lambda items: len(items) == 2 and all(item["callers"] == 2 for item in items))
+        for id_, item in told.items():
+            assert item["calls_per_second"] > 0
+            assert 0 < item["latency_mean"] < 1
+            assert item["ejected_by"] == (["shopper"] if id_ == ejected else [])
+        # Nobody calls any more: only what is ejected is left to tell of.
+        until_traffic(town, lambda items: [item["calls_per_second"] for item in items] == [0.0])
+    until_traffic(town, lambda items: not items)
+    applied(town, tmp_path, "{timeout: 2s}")
+
+
+def until_traffic(town: Town, wanted: Callable[[list[dict[str, Any]]], bool]) -> dict[str, dict[str, Any]]:
+    """What operators are told of calls to orders by endpoint, once it is what is wanted."""
+    deadline = time.monotonic() + 20
+    while True:
+        items = town.replicas[0].items("/v1/traffic?service=orders")
+        if wanted(items):
+            return {item["endpoint"]: item for item in items}
+        assert time.monotonic() < deadline, f"still {items}"
+        time.sleep(0.1)
 
 
 def states(town: Town) -> list[str]:

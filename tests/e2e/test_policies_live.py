@@ -212,3 +212,54 @@ async def test_breakers_of_clients_on_any_replica_are_shown_until_they_leave(tow
         everything = await asyncio.to_thread(town.replicas[0].items, "/v1/breakers")
         assert len({item["method"] for item in everything}) == 1000
     await settled(listed, lambda found: not found)
+
+
+async def test_calls_of_clients_on_all_replicas_are_summed_until_they_leave(town: Town) -> None:
+    http = town.replicas[0].http
+
+    async def listed(by: str = "endpoint") -> list[dict[str, Any]]:
+        answer = await asyncio.to_thread(http.get, "/v1/traffic", params={"service": "parcels", "by": by})
+        return answer.json()["items"]  # type: ignore[no-any-return]
+
+    parcels = pb.EndpointReport(
+        service="shop/parcels",
+        endpoint="10.0.0.7-8000",
+        calls=100,
+        failures=25,
+        in_flight=3,
+        latency_mean=Duration(nanos=20_000_000),
+    )
+    interval = Duration(seconds=5)
+    async with Wire(town.replicas[0].address) as here, Wire(town.replicas[1].address) as there:
+        await here.hello("here", namespace="shop")
+        await there.hello("there", namespace="shop")
+        await here.send(report=pb.Report(endpoints=[parcels], interval=interval))
+        parcels.ejected = True
+        await there.send(report=pb.Report(endpoints=[parcels], interval=interval))
+        [both] = await settled(listed, lambda found: found and found[0]["callers"] == 2)
+        assert (both["calls_per_second"], both["failure_ratio"], both["latency_mean"]) == (40.0, 0.25, 0.02)
+        assert (both["in_flight"], both["ejecting"], both["ejected_by"]) == (6, 1, ["test"])
+        replicas = {item["node"]: item["replica"] for item in await listed("caller")}
+        assert replicas.keys() == {"here", "there"}
+        assert len(set(replicas.values())) == 2
+        row = (await said(town.trimtab("get", "traffic", "parcels"))).splitlines()[1].split()
+        assert row[:9] == ["shop/parcels", "10.0.0.7-8000", "40.0", "25%", "20.0ms", "6", "2", "1", "(test)"]
+        async with grpc.aio.insecure_channel(town.replicas[0].address) as channel:
+            admin = AdminStub(channel)  # type: ignore[no-untyped-call]
+            everywhere = await admin.ListTraffic(admin_pb2.ListTrafficRequest(service="parcels"), timeout=20)
+            assert [(told.endpoint, told.callers, told.replica) for told in everywhere.traffic] == [
+                ("10.0.0.7-8000", 2, "")
+            ]
+            asked = admin_pb2.ListTrafficRequest(service="parcels", by_caller=True, local=True)
+            local = await admin.ListTraffic(asked, timeout=20)
+            assert [(told.node, told.replica) for told in local.traffic] == [("here", replicas["here"])]
+        # A report of breakers alone says nothing of endpoints; one with an interval is the whole picture of them.
+        await there.send(report=pb.Report(breakers=[pb.BreakerReport(service="shop/parcels", state=1)]))
+        assert (await listed())[0]["callers"] == 2
+        await there.send(report=pb.Report(interval=interval))
+        await settled(listed, lambda found: [item["callers"] for item in found] == [1])
+        many = [pb.EndpointReport(service="shop/parcels", endpoint=f"e{n}", calls=1) for n in range(1500)]
+        await there.send(report=pb.Report(endpoints=many, interval=interval))
+        await settled(listed, lambda found: len(found) == 100)
+        assert len(await asyncio.to_thread(town.replicas[0].items, "/v1/traffic")) == 1001
+    await settled(listed, lambda found: not found)

@@ -95,7 +95,7 @@ class Engine:
         self._stream: Stream | None = None
         self._enrolments = Enrolments()
         self._revision = 0
-        self._reporter = Reporter()
+        self._reporter = Reporter(time.monotonic())
 
     # What an engine is made of
 

@@ -25,11 +25,11 @@ _STATES = {
 
 
 class Reporter:
-    """Makes the reports of one process. One owner: the stream's thread."""
+    """Makes the reports of one process, whose calls count from ``now`` on. One owner: the stream's thread."""
 
-    def __init__(self) -> None:
-        self._reported_at = 0.0
-        self._told_of_breakers = False
+    def __init__(self, now: float) -> None:
+        self._counted_from = now
+        self._told_of_endpoints = self._told_of_breakers = False
 
     def report(self, callees: Iterable[Callee], whole: bool, now: float) -> Report | None:
         """Return what there is to tell; None: nothing. ``whole``: of endpoints too, when their time has come."""
@@ -39,16 +39,19 @@ class Reporter:
             key=lambda b: (b.state in (BreakerReport.STATE_CLOSED, BreakerReport.STATE_DISABLED), -b.failure_ratio)
         )
         report = Report(breakers=breakers[:LIMIT])
-        if whole and now - self._reported_at >= PAUSE:
-            endpoints = [entry for callee in callees for entry in _endpoints(callee)]
-            endpoints.sort(key=lambda e: (-e.failures, -e.calls))
-            report.endpoints.extend(endpoints[:LIMIT])
-            if endpoints:
-                report.interval.FromNanoseconds(int(min(now - self._reported_at, 86_400) * 1e9))
-            self._reported_at = now
-        # A circuit that is left out counts as closed, so the last one that closed has to be told of once.
+        # What a report leaves out counts as gone, so the last of each kind that went has to be told of once.
         told, self._told_of_breakers = self._told_of_breakers, bool(breakers)
-        return report if breakers or told or report.endpoints else None
+        news = bool(breakers) or told
+        if whole and now - self._counted_from >= PAUSE:
+            endpoints = [entry for callee in callees for entry in _endpoints(callee)]
+            endpoints.sort(key=lambda e: (-e.ejected, -e.failures, -e.in_flight, -e.calls))
+            told, self._told_of_endpoints = self._told_of_endpoints, bool(endpoints)
+            if endpoints or told:
+                report.endpoints.extend(endpoints[:LIMIT])
+                report.interval.CopyFrom(_duration(min(now - self._counted_from, 86_400)))
+                news = True
+            self._counted_from = now
+        return report if news else None
 
 
 def _breakers(callee: Callee, now: float) -> Iterable[BreakerReport]:
@@ -77,19 +80,25 @@ def _breaker(service: str, circuits: Circuits, name: str, breaker: CircuitBreake
 def _endpoints(callee: Callee) -> Iterable[EndpointReport]:
     ejected = callee.rules.ejected
     with callee.lock:
-        taken = {id_: (tally.take(), tally.in_flight) for id_, tally in callee.state.tallies.items() if tally.calls}
+        taken = {
+            id_: (tally.take(), tally.in_flight)
+            for id_, tally in callee.state.tallies.items()
+            if tally.calls or tally.in_flight > 0
+        }
     for id_ in ejected - taken.keys():
         yield EndpointReport(service=callee.name, endpoint=id_, ejected=True)
     for id_, ((calls, failures, seconds), in_flight) in taken.items():
-        yield EndpointReport(
+        report = EndpointReport(
             service=callee.name,
             endpoint=id_,
             calls=calls,
             failures=failures,
             in_flight=max(0, in_flight),
-            latency_mean=_duration(seconds / calls),
             ejected=id_ in ejected,
         )
+        if calls:
+            report.latency_mean.CopyFrom(_duration(seconds / calls))
+        yield report
 
 
 def _duration(seconds: float) -> Duration:

@@ -21,6 +21,7 @@ from tests.component.http.commands import Run, trimtab, watching
 from tests.component.http.conftest import Served
 from tests.unit.http.house import Stream, client_info
 from tests.unit.http.test_policies_api import NAMESPACE, ORDERS
+from tests.unit.http.test_traffic_api import CALLS
 
 __all__ = ["trimtab"]
 
@@ -313,3 +314,46 @@ def test_a_watch_of_breakers_shows_a_change_of_state(served: Served) -> None:
         served.do(change(BreakerState.HALF_OPEN))
         shown = json.loads(watch.line())["object"]
         assert (shown["state"], abs(time.time() - shown["since"]) < 60) == ("HALF_OPEN", True)
+
+
+def test_calls_are_a_table_by_endpoint_or_by_caller(trimtab: Run, served: Served, capsys: Any) -> None:
+    idle = CALLS._replace(
+        node="n2", caller="", endpoint="b", calls=0.0, failures=0.0, seconds=0.0, ejecting=0, ejected_by=()
+    )
+
+    async def add() -> None:
+        served.house.clients.add(Stream(client_info("n1"), calls=(CALLS,)))
+        served.house.clients.add(Stream(client_info("n2"), calls=(CALLS._replace(node="n2"), idle)))
+
+    served.do(add())
+    assert trimtab("get", "traffic", "orders", "-n", "shop") == 0
+    header, both, one = capsys.readouterr().out.splitlines()
+    assert header.split("  ")[0] == "CALLEE"
+    assert both.split() == ["shop/orders", "a", "40.0", "25%", "20.0ms", "6", "2", "2", "(checkout)", "2.0s"]
+    assert one.split() == ["shop/orders", "b", "0.0", "0%", "-", "3", "1", "-", "2.0s"]
+    assert trimtab("get", "traffic", "orders", "--by", "caller", "-o", "wide") == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert rows == [
+        ["checkout", "shop/orders", "a", "20.0", "25%", "20.0ms", "3", "yes", "2.0s", "n1", "r1"],
+        ["checkout", "shop/orders", "a", "20.0", "25%", "20.0ms", "3", "yes", "2.0s", "n2", "r1"],
+        ["n2", "shop/orders", "b", "0.0", "0%", "-", "3", "-", "2.0s", "n2", "r1"],
+    ]
+    assert trimtab("get", "traffic", "orders", "-o", "name") == 0
+    assert capsys.readouterr().out.split() == ["orders/a", "orders/b"]
+    assert trimtab("get", "traffic", "stock") == 0
+    assert "no traffic in calls to any namespace/stock" in capsys.readouterr().err
+
+
+def test_a_watch_of_calls_shows_news_and_no_ageing(served: Served) -> None:
+    stream = Stream(client_info("n1"))
+
+    async def report(**news: Any) -> None:
+        stream.calls = (CALLS._replace(**news),)
+        served.house.clients.add(stream)
+
+    served.do(report())
+    with watching("get", "traffic", "-w", "-o", "json", url=served.url) as watch:
+        assert json.loads(watch.line())["object"]["calls_per_second"] == 20.0
+        served.do(report(age=9.0))
+        served.do(report(calls=30.0, age=0.0))
+        assert json.loads(watch.line())["object"]["calls_per_second"] == 30.0

@@ -16,12 +16,14 @@ from controlplane.core.model import Instance, InstanceState, Kind, Protection, R
 from controlplane.core.resource import ResourceName
 from controlplane.core.view import View
 from controlplane.http.api import build_http
-from controlplane.runtime.breakers import BreakerFilter, BreakerInfo
+from controlplane.runtime.breakers import BreakerInfo
 from controlplane.runtime.clients import ClientInfo, Clients, Load
 from controlplane.runtime.metrics import Metrics
 from controlplane.runtime.operations import Operations
 from controlplane.runtime.readiness import Readiness
 from controlplane.runtime.reconciler import Reconciler
+from controlplane.runtime.reported import ReportFilter
+from controlplane.runtime.traffic import Traffic
 from controlplane.store.codec import Codec
 from controlplane.store.ledger import Ledger
 from controlplane.store.memory import MemoryStore
@@ -36,13 +38,17 @@ class Stream:
 
     client: ClientInfo
     circuits: tuple[BreakerInfo, ...] = ()
+    calls: tuple[Traffic, ...] = ()
 
     def info(self, following: Collection[ResourceName] = ()) -> ClientInfo:
         asked = tuple((name, behind) for name, behind in self.client.followed if name in following)
         return replace(self.client, followed=asked)
 
-    def breakers(self, wanted: BreakerFilter) -> Iterator[BreakerInfo]:
+    def breakers(self, wanted: ReportFilter) -> Iterator[BreakerInfo]:
         return (one for one in self.circuits if wanted.callee(one.namespace, one.service))
+
+    def traffic(self, wanted: ReportFilter) -> Iterator[Traffic]:
+        return (one for one in self.calls if wanted.callee(one.namespace, one.service))
 
 
 class NoPeers:
@@ -51,7 +57,10 @@ class NoPeers:
     async def clients(self, address: str, following: Collection[ResourceName]) -> list[ClientInfo]:
         raise TimeoutError(address)
 
-    async def breakers(self, address: str, wanted: BreakerFilter) -> tuple[list[BreakerInfo], int]:
+    async def breakers(self, address: str, wanted: ReportFilter) -> tuple[list[BreakerInfo], int]:
+        raise TimeoutError(address)
+
+    async def traffic(self, address: str, wanted: ReportFilter, by_caller: bool) -> tuple[list[Traffic], int]:
         raise TimeoutError(address)
 
 
@@ -121,8 +130,8 @@ def client_info(node: str, **known: object) -> ClientInfo:
 
 @pytest.fixture
 def connected(house: House) -> Callable[..., None]:
-    def connect(node: str, *circuits: BreakerInfo, **known: object) -> None:
-        house.clients.add(Stream(client_info(node, **known), circuits))
+    def connect(node: str, *circuits: BreakerInfo, calls: tuple[Traffic, ...] = (), **known: object) -> None:
+        house.clients.add(Stream(client_info(node, **known), circuits, calls))
 
     return connect
 

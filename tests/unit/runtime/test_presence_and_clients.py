@@ -13,10 +13,12 @@ from controlplane.core.model import Kind, Ref, Replica
 from controlplane.core.resource import ResourceKind, ResourceName
 from controlplane.core.view import View
 from controlplane.runtime.backoff import Backoff
-from controlplane.runtime.breakers import BreakerFilter, BreakerInfo, BreakerState
+from controlplane.runtime.breakers import BreakerInfo, BreakerState
 from controlplane.runtime.clients import ClientInfo, Clients, Load
 from controlplane.runtime.presence import Presence
 from controlplane.runtime.readiness import Readiness
+from controlplane.runtime.reported import ReportFilter
+from controlplane.runtime.traffic import Traffic
 from tests.unit.core.nouns import put
 from tests.unit.runtime.house import House, Town, until
 
@@ -76,15 +78,19 @@ async def test_one_that_was_never_announced_has_nothing_to_withdraw(house: House
 class Someone:
     """A stream, as far as listings know it."""
 
-    def __init__(self, info: ClientInfo, *breakers: BreakerInfo) -> None:
+    def __init__(self, info: ClientInfo, *breakers: BreakerInfo, traffic: tuple[Traffic, ...] = ()) -> None:
         self._info = info
         self._breakers = breakers
+        self._traffic = traffic
 
     def info(self, following: Collection[ResourceName] = ()) -> ClientInfo:
         return replace(self._info, followed=tuple((name, behind) for name, behind in FOLLOWED if name in following))
 
-    def breakers(self, wanted: BreakerFilter) -> Iterator[BreakerInfo]:
+    def breakers(self, wanted: ReportFilter) -> Iterator[BreakerInfo]:
         return (one for one in self._breakers if wanted.callee(one.namespace, one.service))
+
+    def traffic(self, wanted: ReportFilter) -> Iterator[Traffic]:
+        return (one for one in self._traffic if wanted.callee(one.namespace, one.service))
 
 
 class Others:
@@ -97,7 +103,10 @@ class Others:
     async def clients(self, address: str, following: Collection[ResourceName]) -> list[ClientInfo]:
         return self._answer(address)  # type: ignore[no-any-return]
 
-    async def breakers(self, address: str, wanted: BreakerFilter) -> tuple[list[BreakerInfo], int]:
+    async def breakers(self, address: str, wanted: ReportFilter) -> tuple[list[BreakerInfo], int]:
+        return self._answer(address)  # type: ignore[no-any-return]
+
+    async def traffic(self, address: str, wanted: ReportFilter, by_caller: bool) -> tuple[list[Traffic], int]:
         return self._answer(address)  # type: ignore[no-any-return]
 
     def _answer(self, address: str) -> Any:
@@ -125,6 +134,24 @@ OPEN = BreakerInfo(
     failure_ratio=0.6,
     slow_ratio=0.0,
     retry_after=12.0,
+)
+
+CALLS = Traffic(
+    node="c1",
+    caller="checkout",
+    caller_namespace="shop",
+    replica="one",
+    namespace="shop",
+    service="orders",
+    endpoint="a",
+    callers=1,
+    calls=10.0,
+    failures=1.0,
+    seconds=0.5,
+    in_flight=2,
+    ejecting=0,
+    ejected_by=(),
+    age=1.0,
 )
 
 
@@ -178,7 +205,7 @@ async def test_breakers_of_all_replicas_are_told_worst_first() -> None:
     clients = Clients(view_of("one", "two", "three"), "one", others)
     closed = OPEN._replace(state=BreakerState.CLOSED, endpoint="b")
     clients.add(Someone(SOMEONE, closed, OPEN))
-    found, omitted, silent = await clients.breakers(BreakerFilter())
+    found, omitted, silent = await clients.breakers(ReportFilter())
     assert found == [OPEN, elsewhere, closed]
     assert (omitted, silent) == (7, ["three"])
 
@@ -188,8 +215,52 @@ async def test_a_replica_tells_the_worst_and_how_many_more_there_are(monkeypatch
     clients = Clients(view_of("one"), "one", Others())
     closed = [OPEN._replace(state=BreakerState.CLOSED, endpoint=f"e{number}") for number in range(3)]
     clients.add(Someone(SOMEONE, *closed, OPEN))
-    assert await clients.local_breakers(BreakerFilter()) == ([OPEN, closed[0]], 2)
-    assert await clients.local_breakers(BreakerFilter(service="stock")) == ([], 0)
+    assert await clients.local_breakers(ReportFilter()) == ([OPEN, closed[0]], 2)
+    assert await clients.local_breakers(ReportFilter(service="stock")) == ([], 0)
+
+
+async def test_calls_to_an_endpoint_are_summed_over_clients_and_replicas() -> None:
+    # Another replica told of its own clients together already.
+    elsewhere = CALLS._replace(
+        node="", caller="", caller_namespace="", replica="two", callers=7, calls=30.0, seconds=4.5, age=4.0,
+        ejecting=6, ejected_by=("a", "b", "c", "d", "e"),
+    )  # fmt: skip
+    foreign = elsewhere._replace(replica="three")
+    others = Others(two=([elsewhere, foreign], 7), three=OSError("no route"))
+    clients = Clients(view_of("one", "two", "three"), "one", others)
+    clients.add(Someone(SOMEONE, traffic=(CALLS, CALLS._replace(endpoint="b"))))
+    ejecting = CALLS._replace(node="c2", caller="billing", ejecting=1, ejected_by=("billing",))
+    clients.add(Someone(SOMEONE, traffic=(ejecting,)))
+    found, omitted, silent = await clients.traffic(ReportFilter())
+    assert [one.endpoint for one in found] == ["a", "b"]
+    together = found[0]
+    assert (together.callers, together.calls, together.failures, together.in_flight) == (9, 50.0, 3.0, 6)
+    assert (together.latency, together.failure_ratio, together.age) == (0.11, 0.06, 4.0)
+    assert (together.ejecting, together.ejected_by) == (7, ("a", "b", "billing", "c", "d"))
+    assert (together.node, together.caller, together.caller_namespace, together.replica) == ("", "", "", "")
+    assert (omitted, silent) == (7, ["three"])
+
+
+async def test_calls_may_be_told_for_each_client_alone() -> None:
+    elsewhere = CALLS._replace(node="c0", caller="billing", replica="two")
+    clients = Clients(view_of("one", "two"), "one", Others(two=([elsewhere], 0)))
+    clients.add(Someone(SOMEONE, traffic=(CALLS,)))
+    found, _, _ = await clients.traffic(ReportFilter(), by_caller=True)
+    assert found == [elsewhere, CALLS]
+    assert (await clients.local_traffic(ReportFilter(), by_caller=True))[0] == [CALLS]
+
+
+async def test_a_replica_tells_of_the_calls_that_fare_worst(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controlplane.runtime.clients.MAX_TOLD", 3)
+    clients = Clients(view_of("one"), "one", Others())
+    well = CALLS._replace(failures=0.0)
+    ejected = well._replace(endpoint="ejected", ejecting=1, ejected_by=("checkout",))
+    failing = CALLS._replace(endpoint="failing")
+    busy = well._replace(endpoint="busy", calls=90.0)
+    clients.add(Someone(SOMEONE, traffic=(well, busy, failing, ejected)))
+    found, omitted = await clients.local_traffic(ReportFilter())
+    assert ([one.endpoint for one in found], omitted) == (["ejected", "failing", "busy"], 1)
+    assert await clients.local_traffic(ReportFilter(service="stock")) == ([], 0)
 
 
 async def test_waiting_doubles_up_to_its_limit_and_starts_over(monkeypatch: pytest.MonkeyPatch) -> None:

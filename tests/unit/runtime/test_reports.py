@@ -1,4 +1,4 @@
-"""What clients report of circuits: as of now, without nonsense, and the same through another replica."""
+"""What clients report of circuits and calls: as of now, without nonsense, and the same through another replica."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 from trimtab.v1 import mesh_pb2 as pb
 
 from controlplane.rpc import reports
-from controlplane.runtime.breakers import BreakerFilter, BreakerInfo, BreakerState
+from controlplane.runtime.breakers import BreakerInfo, BreakerState
+from controlplane.runtime.reported import ReportFilter
+from controlplane.runtime.traffic import Traffic
 
+CHECKOUT = reports.Reporter("n1", "checkout", "shop", "r1")
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 NAMES = st.sampled_from(["shop/orders", "shop/*", "shop", "", "a/b/c", "Shop/orders"]) | TEXT
 DURATIONS = st.builds(
@@ -20,17 +23,8 @@ DURATIONS = st.builds(
 ) | st.builds(Duration, seconds=st.integers(0, 100))
 
 
-def told(report: pb.BreakerReport, wanted: BreakerFilter | None = None, *, elapsed: float = 0.0) -> list[BreakerInfo]:
-    found = reports.breakers(
-        [report],
-        wanted or BreakerFilter(),
-        node="n1",
-        caller="checkout",
-        caller_namespace="shop",
-        replica="r1",
-        elapsed=elapsed,
-    )
-    return list(found)
+def told(report: pb.BreakerReport, wanted: ReportFilter | None = None, *, elapsed: float = 0.0) -> list[BreakerInfo]:
+    return list(reports.breakers([report], wanted or ReportFilter(), CHECKOUT, elapsed=elapsed))
 
 
 def report(**said: Any) -> pb.BreakerReport:
@@ -79,13 +73,13 @@ def test_what_makes_no_sense_here_is_left_out(said: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("wanted", "number"),
     [
-        (BreakerFilter(caller="checkout", namespace="shop", service="orders"), 1),
-        (BreakerFilter(caller="billing"), 0),
-        (BreakerFilter(namespace="toys"), 0),
-        (BreakerFilter(service="stock"), 0),
+        (ReportFilter(caller="checkout", namespace="shop", service="orders"), 1),
+        (ReportFilter(caller="billing"), 0),
+        (ReportFilter(namespace="toys"), 0),
+        (ReportFilter(service="stock"), 0),
     ],
 )
-def test_only_what_is_asked_for_is_told(wanted: BreakerFilter, number: int) -> None:
+def test_only_what_is_asked_for_is_told(wanted: ReportFilter, number: int) -> None:
     assert len(told(report(), wanted)) == number
 
 
@@ -120,3 +114,117 @@ def test_whatever_a_client_reports_can_be_shown_and_passed_on(said: pb.BreakerRe
         assert info.retry_after is None or info.retry_after >= 0
         [through] = reports.breaker_infos([reports.breaker(info)])
         assert through._replace(age=info.age, retry_after=info.retry_after) == info
+
+
+def endpoint(**said: Any) -> pb.EndpointReport:
+    defaults: dict[str, Any] = {
+        "service": "shop/orders",
+        "endpoint": "a",
+        "calls": 100,
+        "failures": 25,
+        "in_flight": 3,
+        "latency_mean": Duration(nanos=20_000_000),
+    }
+    return pb.EndpointReport(**(defaults | said))
+
+
+def kept(*endpoints: pb.EndpointReport, interval: Duration | None = None) -> reports.Reports:
+    told = reports.Reports()
+    told.keep(pb.Report(endpoints=endpoints, interval=interval or Duration(seconds=5)), 100.0)
+    return told
+
+
+def traffic(told: reports.Reports, wanted: ReportFilter | None = None, now: float = 100.0) -> list[Traffic]:
+    return list(told.traffic(wanted or ReportFilter(), CHECKOUT, now))
+
+
+def test_calls_are_told_by_the_second_with_their_age() -> None:
+    [one] = traffic(kept(endpoint()), now=102.0)
+    assert (one.calls, one.failures, one.failure_ratio, one.latency) == (20.0, 5.0, 0.25, pytest.approx(0.02))
+    assert (one.in_flight, one.ejecting, one.age) == (3, 0, 2.0)
+    assert (one.node, one.caller, one.namespace, one.service, one.endpoint) == ("n1", "checkout", "shop", "orders", "a")
+
+
+def test_an_endpoint_that_answers_nobody_has_no_latency() -> None:
+    [one] = traffic(kept(endpoint(calls=0, failures=0, latency_mean=None)))
+    assert (one.calls, one.failure_ratio, one.latency, one.in_flight) == (0.0, 0.0, None, 3)
+
+
+def test_who_ejects_is_named() -> None:
+    [one] = traffic(kept(endpoint(ejected=True)))
+    assert (one.ejecting, one.ejected_by) == (1, ("checkout",))
+    nameless = reports.Reporter("n1", "", "shop", "r1")
+    [one] = kept(endpoint(ejected=True)).traffic(ReportFilter(), nameless, 0.0)
+    assert one.ejected_by == ("n1",)
+
+
+def test_a_report_without_an_interval_leaves_what_is_known_of_endpoints() -> None:
+    told = kept(endpoint())
+    told.keep(pb.Report(breakers=[report()]), 103.0)
+    assert [one.age for one in traffic(told, now=104.0)] == [4.0]
+    assert [info.age for info in told.breakers(ReportFilter(), CHECKOUT, 104.0)] == [4.0]
+
+
+def test_a_report_with_an_interval_is_the_whole_picture_of_endpoints() -> None:
+    told = kept(endpoint(), endpoint(endpoint="b"))
+    told.keep(pb.Report(endpoints=[endpoint(endpoint="b")], interval=Duration(seconds=5)), 105.0)
+    assert [one.endpoint for one in traffic(told)] == ["b"]
+    told.keep(pb.Report(interval=Duration(seconds=5)), 110.0)
+    assert traffic(told) == []
+
+
+def test_of_a_client_that_tells_too_much_the_first_thousand_are_kept() -> None:
+    assert len(traffic(kept(*(endpoint(endpoint=f"e{number}") for number in range(1500))))) == 1000
+
+
+@pytest.mark.parametrize(
+    ("said", "interval"),
+    [
+        ({"service": "orders"}, Duration(seconds=5)),
+        ({"service": "shop/*"}, Duration(seconds=5)),
+        ({"endpoint": ""}, Duration(seconds=5)),
+        ({}, Duration()),
+        ({}, Duration(seconds=-5)),
+    ],
+)
+def test_calls_that_make_no_sense_are_left_out(said: dict[str, Any], interval: Duration) -> None:
+    assert traffic(kept(endpoint(**said), interval=interval)) == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "number"),
+    [
+        (ReportFilter(caller="checkout", namespace="shop", service="orders"), 1),
+        (ReportFilter(caller="billing"), 0),
+        (ReportFilter(namespace="toys"), 0),
+        (ReportFilter(service="stock"), 0),
+    ],
+)
+def test_only_calls_that_are_asked_for_are_told(wanted: ReportFilter, number: int) -> None:
+    assert len(traffic(kept(endpoint()), wanted)) == number
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.builds(
+        pb.EndpointReport,
+        service=NAMES,
+        endpoint=TEXT,
+        calls=st.integers(0, 2**64 - 1),
+        failures=st.integers(0, 2**64 - 1),
+        in_flight=st.integers(0, 2**32 - 1),
+        latency_mean=DURATIONS,
+        ejected=st.booleans(),
+    ),
+    DURATIONS,
+)
+@example(endpoint(calls=2**64 - 1, failures=2**64 - 1, latency_mean=Duration(seconds=2**63 - 1)), Duration(nanos=1))
+def test_whatever_a_client_reports_of_calls_can_be_shown_and_passed_on(
+    said: pb.EndpointReport, interval: Duration
+) -> None:
+    for one in traffic(kept(said, interval=interval), now=101.0):
+        assert 0 <= one.failure_ratio <= 1
+        assert one.latency is None or one.latency >= 0
+        [through] = reports.traffic_infos([reports.traffic(one)])
+        assert through._replace(seconds=one.seconds) == one
+        assert through.latency == pytest.approx(one.latency, rel=1e-9, abs=1e-9)

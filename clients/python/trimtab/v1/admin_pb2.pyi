@@ -104,3 +104,59 @@ class Breaker(_message.Message):
     replica: str
     report: _mesh_pb2.BreakerReport
     def __init__(self, node: _Optional[str] = ..., caller: _Optional[str] = ..., caller_namespace: _Optional[str] = ..., replica: _Optional[str] = ..., report: _Optional[_Union[_mesh_pb2.BreakerReport, _Mapping]] = ...) -> None: ...
+
+class ListTrafficRequest(_message.Message):
+    __slots__ = ("local", "caller", "namespace", "service", "by_caller")
+    LOCAL_FIELD_NUMBER: _ClassVar[int]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    BY_CALLER_FIELD_NUMBER: _ClassVar[int]
+    local: bool
+    caller: str
+    namespace: str
+    service: str
+    by_caller: bool
+    def __init__(self, local: bool = ..., caller: _Optional[str] = ..., namespace: _Optional[str] = ..., service: _Optional[str] = ..., by_caller: bool = ...) -> None: ...
+
+class ListTrafficResponse(_message.Message):
+    __slots__ = ("traffic", "omitted", "silent_replicas")
+    TRAFFIC_FIELD_NUMBER: _ClassVar[int]
+    OMITTED_FIELD_NUMBER: _ClassVar[int]
+    SILENT_REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    traffic: _containers.RepeatedCompositeFieldContainer[Traffic]
+    omitted: int
+    silent_replicas: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, traffic: _Optional[_Iterable[_Union[Traffic, _Mapping]]] = ..., omitted: _Optional[int] = ..., silent_replicas: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Traffic(_message.Message):
+    __slots__ = ("node", "caller", "caller_namespace", "replica", "service", "endpoint", "callers", "calls_per_second", "failures_per_second", "in_flight", "latency_mean", "ejecting", "ejected_by", "age")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
+    CALLER_NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    REPLICA_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINT_FIELD_NUMBER: _ClassVar[int]
+    CALLERS_FIELD_NUMBER: _ClassVar[int]
+    CALLS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_MEAN_FIELD_NUMBER: _ClassVar[int]
+    EJECTING_FIELD_NUMBER: _ClassVar[int]
+    EJECTED_BY_FIELD_NUMBER: _ClassVar[int]
+    AGE_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    caller: str
+    caller_namespace: str
+    replica: str
+    service: str
+    endpoint: str
+    callers: int
+    calls_per_second: float
+    failures_per_second: float
+    in_flight: int
+    latency_mean: _duration_pb2.Duration
+    ejecting: int
+    ejected_by: _containers.RepeatedScalarFieldContainer[str]
+    age: _duration_pb2.Duration
+    def __init__(self, node: _Optional[str] = ..., caller: _Optional[str] = ..., caller_namespace: _Optional[str] = ..., replica: _Optional[str] = ..., service: _Optional[str] = ..., endpoint: _Optional[str] = ..., callers: _Optional[int] = ..., calls_per_second: _Optional[float] = ..., failures_per_second: _Optional[float] = ..., in_flight: _Optional[int] = ..., latency_mean: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., ejecting: _Optional[int] = ..., ejected_by: _Optional[_Iterable[str]] = ..., age: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...

@@ -24,6 +24,11 @@ class AdminStub(object):
                 request_serializer=trimtab_dot_v1_dot_admin__pb2.ListBreakersRequest.SerializeToString,
                 response_deserializer=trimtab_dot_v1_dot_admin__pb2.ListBreakersResponse.FromString,
                 )
+        self.ListTraffic = channel.unary_unary(
+                '/trimtab.v1.Admin/ListTraffic',
+                request_serializer=trimtab_dot_v1_dot_admin__pb2.ListTrafficRequest.SerializeToString,
+                response_deserializer=trimtab_dot_v1_dot_admin__pb2.ListTrafficResponse.FromString,
+                )
 
 
 class AdminServicer(object):
@@ -43,6 +48,13 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListTraffic(self, request, context):
+        """Calls to endpoints as the clients of every replica reported them last, or only of the one that is asked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -55,6 +67,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.ListBreakers,
                     request_deserializer=trimtab_dot_v1_dot_admin__pb2.ListBreakersRequest.FromString,
                     response_serializer=trimtab_dot_v1_dot_admin__pb2.ListBreakersResponse.SerializeToString,
+            ),
+            'ListTraffic': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTraffic,
+                    request_deserializer=trimtab_dot_v1_dot_admin__pb2.ListTrafficRequest.FromString,
+                    response_serializer=trimtab_dot_v1_dot_admin__pb2.ListTrafficResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -97,5 +114,22 @@ class Admin(object):
         return grpc.experimental.unary_unary(request, target, '/trimtab.v1.Admin/ListBreakers',
             trimtab_dot_v1_dot_admin__pb2.ListBreakersRequest.SerializeToString,
             trimtab_dot_v1_dot_admin__pb2.ListBreakersResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ListTraffic(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/trimtab.v1.Admin/ListTraffic',
+            trimtab_dot_v1_dot_admin__pb2.ListTrafficRequest.SerializeToString,
+            trimtab_dot_v1_dot_admin__pb2.ListTrafficResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
