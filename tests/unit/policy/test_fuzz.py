@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from trimtab.policy.canonical import decode, encode
+from trimtab.policy.documents import build
 from trimtab.policy.model import ServicePolicy
-from trimtab.policy.problems import PolicyInvalid
+from trimtab.policy.problems import PolicyInvalid, Problem
 from trimtab.policy.reading import read, read_all
+from trimtab.policy.tree import MAX_DEPTH, checked, from_json
 
 from tests.unit.policy.documents import EXAMPLE, as_json, default, policies
 
@@ -33,6 +36,21 @@ def either(text: str | bytes) -> ServicePolicy | None:
     with contextlib.suppress(PolicyInvalid):
         decode(text if isinstance(text, bytes) else text.encode(errors="replace"))
     return policy
+
+
+def outcome(work: Callable[[], ServicePolicy]) -> ServicePolicy | tuple[Problem, ...]:
+    """The policy, or all that is wrong."""
+    try:
+        return work()
+    except PolicyInvalid as invalid:
+        return invalid.problems
+
+
+def same_as_with_places(document: bytes) -> ServicePolicy | tuple[Problem, ...]:
+    """What a client makes of a document is what the reader that knows places makes of it."""
+    found = outcome(lambda: decode(document))
+    assert found == outcome(lambda: build(from_json(checked(document))))
+    return found
 
 
 @FUZZ
@@ -67,7 +85,39 @@ def test_the_example_with_something_else_in_it(data: st.DataObject) -> None:
 def test_the_bytes_of_a_policy_with_something_else_in_them(data: st.DataObject) -> None:
     document = encode(data.draw(policies))
     at = data.draw(st.integers(0, len(document)))
-    either(document[:at] + data.draw(st.binary(max_size=3)) + document[at + data.draw(st.integers(0, 3)) :])
+    changed = document[:at] + data.draw(st.binary(max_size=3)) + document[at + data.draw(st.integers(0, 3)) :]
+    either(changed)
+    same_as_with_places(changed)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        ("3", "1e1"),
+        ("3", "9" * 18, "9" * 19),
+        ("3", "1e999"),
+        ("3", "NaN", "Infinity", "-0", "03", "3.", "+3", "0x3", "true", "null"),
+        ('"POST"', '"PO\\u0053T"', '"\\ud800"', '"\\u007f"', '"\\\\u0053"', '"\x7f"', '"a\tb"', "'POST'"),
+        ("}]", "},]", "}]]", "}]//", "}] ", "}]\n"),
+        ('"attempts"', '"on":"503","attempts"', '"attemps"', '"on":503,"on":503,"attempts"'),
+    ],
+)
+def test_a_document_is_taken_or_refused_alike_with_and_without_places(pieces: tuple[str, ...]) -> None:
+    document = (
+        '{"apiVersion":"trimtab/v1","kind":"ServicePolicy","metadata":{"name":"orders","namespace":"shop"},'
+        '"spec":{"routes":[{"match":{"method":["POST"]},"retry":{"attempts":3}}]}}'
+    )
+    first, *others = pieces
+    assert document.count(first) == 1
+    assert isinstance(same_as_with_places(document.encode()), ServicePolicy)
+    for other in others:
+        same_as_with_places(document.replace(first, other).encode())
+
+
+@pytest.mark.parametrize(("depth", "taken"), [(MAX_DEPTH - 4, True), (MAX_DEPTH - 3, False), (5000, False)])
+def test_a_document_is_as_deep_as_it_may_be_with_and_without_places(depth: int, taken: bool) -> None:
+    text = as_json(default("fallback: {value: 7}")).replace("7", f"{'[' * depth}{']' * depth}")
+    assert isinstance(same_as_with_places(text.encode()), ServicePolicy) is taken
 
 
 @FUZZ

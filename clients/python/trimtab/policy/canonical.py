@@ -11,7 +11,7 @@ from trimtab.policy.forms import Form, Json, ListOf, Misfit, Nested, fields_of
 from trimtab.policy.model import API_VERSION, KIND, MAX_CANONICAL_BYTES, Match, ServicePolicy
 from trimtab.policy.problems import PolicyInvalid, Problem
 from trimtab.policy.sections import OFF, SECTIONS, Sections
-from trimtab.policy.tree import checked, from_json, plain
+from trimtab.policy.tree import checked, from_json, plain, without_places
 
 
 def encode(policy: ServicePolicy) -> bytes:
@@ -28,7 +28,12 @@ def decode(document: bytes) -> ServicePolicy:
     if len(document) > MAX_CANONICAL_BYTES:
         hint = f"at most {MAX_CANONICAL_BYTES}"
         raise PolicyInvalid([Problem("", 0, 0, f"{len(document)} bytes are too many", hint)])
-    return build(from_json(checked(document)))
+    text = checked(document)
+    try:
+        return build(without_places(text))
+    except (ValueError, RecursionError):
+        # Again, for the places of what is wrong with it.
+        return build(from_json(text))
 
 
 def render(policy: ServicePolicy) -> str:

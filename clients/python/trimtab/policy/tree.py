@@ -16,6 +16,7 @@ from trimtab.policy.forms import Json
 from trimtab.policy.problems import PolicyInvalid, Problem
 
 MAX_DEPTH = 32
+MAX_DIGITS = 18
 
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _FRACTION = re.compile(r"-?(?:[0-9]{1,18}\.[0-9]{0,30}|\.[0-9]{1,30}|[0-9]{1,18}(?=[eE]))(?:[eE][-+]?[0-9]{1,3})?")
@@ -94,6 +95,50 @@ def from_json(text: str) -> Node:
     if at < len(text):
         raise reader.fault(at, "the document ended before this", "one document only")
     return node
+
+
+def without_places(text: str) -> Node:
+    """The same tree as ``from_json`` makes of it, with 0 for all lines and columns, ten times as fast.
+
+    Raises ValueError or RecursionError for every text that ``from_json`` refuses, and for some that it takes.
+    """
+    if "\\u" in text:  # an escape may name what is no text
+        raise ValueError("an escape")
+    found = json.loads(
+        text, object_pairs_hook=_Pairs, parse_int=_short, parse_float=_finite, parse_constant=_not_a_number
+    )
+    return _placeless(found, 1)
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """An object's members, doubles included."""
+
+
+def _placeless(value: Any, depth: int) -> Node:
+    if depth > MAX_DEPTH:
+        raise ValueError("too deep")
+    if type(value) is _Pairs:
+        value = Entries([Entry(key, 0, 0, _placeless(held, depth + 1)) for key, held in value])
+    elif type(value) is list:
+        value = [_placeless(held, depth + 1) for held in value]
+    return Node(value, 0, 0)
+
+
+def _short(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError("too many digits")
+    return int(digits)
+
+
+def _finite(number: str) -> float:
+    found = float(number)
+    if abs(found) == float("inf"):
+        raise ValueError("too large")
+    return found
+
+
+def _not_a_number(word: str) -> float:
+    raise ValueError(word)
 
 
 def _place(text: str, at: int) -> tuple[int, int]:
@@ -191,13 +236,14 @@ class _Json:
             found, end = json.decoder.scanstring(self._text, at + 1, True)  # type: ignore[attr-defined]
         except json.JSONDecodeError as error:
             raise self.fault(error.pos, f"no JSON: {error.msg}") from None
-        _writable(found, *_place(self._text, at))
+        if _UNWRITABLE.search(found):
+            _writable(found, *_place(self._text, at))
         return found, end
 
     def _number(self, match: re.Match[str]) -> int | float:
         if match[1] is None and match[2] is None:
-            if len(match[0]) > 18:
-                raise self.fault(match.start(), "a number of more than 18 digits", "quote it")
+            if len(match[0]) > MAX_DIGITS:
+                raise self.fault(match.start(), f"a number of more than {MAX_DIGITS} digits", "quote it")
             return int(match[0])
         number = float(match[0])
         if abs(number) == float("inf"):
