@@ -160,5 +160,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 def _too_large() -> TrimtabError:
     return TrimtabError(
-        Code.TOO_LARGE, f"the body is larger than {MAX_BODY_BYTES} bytes", hint="a configuration file may have 512 KiB"
+        Code.TOO_LARGE,
+        f"the body is larger than {MAX_BODY_BYTES} bytes",
+        hint="a configuration file may have 512 KiB, a policy 256 KiB",
     )

@@ -13,6 +13,7 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from trimtab.policy import canonical, reading
+from trimtab.policy.model import MAX_BYTES
 from trimtab.v1 import admin_pb2
 from trimtab.v1 import mesh_pb2 as pb
 from trimtab.v1 import types_pb2 as types
@@ -22,6 +23,7 @@ from tests.component.rpc.wire import Wire
 from tests.support.town.plugin import Build
 from tests.support.town.process import Process
 from tests.support.town.town import Town
+from tests.unit.policy.documents import FITTING, large
 
 ORDERS = """\
 # agreed with billing
@@ -169,6 +171,28 @@ async def test_a_bad_document_is_refused_with_its_place_here_and_by_the_server(t
     )
     [place] = answer.json()["errors"]
     assert (answer.json()["code"], place["line"], place["column"]) == ("policy.invalid", 10, 13)
+
+
+async def test_a_policy_as_large_as_may_be_reaches_its_followers_and_a_larger_one_nobody(town: Town) -> None:
+    http, path = town.replicas[0].http, "/v1/namespaces/shop/policies/catalogue"
+    yaml = {"Content-Type": "application/yaml", "If-None-Match": "*"}
+    text = large(FITTING).replace("name: orders", "name: catalogue") + "#"
+    # Quotes take most room where it is stored.
+    text += '"' * (MAX_BYTES - len(text))
+    async with Wire(town.replicas[1].address) as wire:
+        await wire.hello("reader", namespace="shop", follow=(policy("shop/catalogue"),))
+        await wire.delta()
+        refused = await asyncio.to_thread(http.put, path, content=text + '"', headers=yaml)
+        assert (refused.status_code, refused.json()["code"]) == (413, "request.too_large")
+        assert f"at most {MAX_BYTES}" in refused.json()["hint"]
+        taken = await asyncio.to_thread(http.put, path, content=text, headers=yaml)
+        assert taken.status_code == 201, taken.text
+        [document] = resources(await wire.delta()).values()
+        assert canonical.decode(document) == reading.read(text)
+        wide = large(FITTING + 1).replace("name: orders", "name: catalogue")
+        refused = await asyncio.to_thread(http.put, path, content=wide, headers=yaml)
+        [place] = refused.json()["errors"]
+        assert (refused.json()["code"], "with all defaults written out" in place["message"]) == ("policy.invalid", True)
 
 
 async def test_breakers_of_clients_on_any_replica_are_shown_until_they_leave(town: Town) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from trimtab.policy import reading
+from trimtab.policy.model import MAX_BYTES, MAX_ROUTES
 
 from controlplane.core import policies
 from controlplane.core.model import PolicyDocument
@@ -90,6 +91,21 @@ def test_one_bad_document_keeps_all_from_being_written_and_every_place_is_told(
     assert "did you mean attempts?" in err
     assert "policy.invalid" in err
     assert (out, served.house.view.policies("shop")) == ("", [])
+
+
+def test_what_is_too_large_is_refused_by_its_file_and_place(
+    trimtab: Run, served: Served, write: Write, capsys: Any
+) -> None:
+    file = write("long.yaml", ORDERS + "#" * MAX_BYTES)
+    assert trimtab("apply", "-f", file) == 1
+    assert f"{file}: {len(ORDERS) + MAX_BYTES} bytes are too many (at most {MAX_BYTES})" in capsys.readouterr().err
+    routes = "".join(f"    - {{match: {{method: m{number}}}, retry: off}}\n" for number in range(MAX_ROUTES + 1))
+    file = write("many.yaml", STOCK.partition("  routes:\n")[0] + "  routes:\n" + routes)
+    line = next(n for n, text in enumerate(Path(file).read_text().splitlines(), 1) if f"m{MAX_ROUTES}}}" in text)
+    assert trimtab("apply", "-f", file) == 1
+    told = f"{file}:{line}:7: spec.routes: {MAX_ROUTES + 1} routes (at most {MAX_ROUTES})"
+    assert told in capsys.readouterr().err
+    assert served.house.view.policies("shop") == []
 
 
 def test_what_only_the_server_finds_wrong_is_told_with_its_place_in_the_file_and_nothing_is_written(

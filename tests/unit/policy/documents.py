@@ -21,7 +21,7 @@ from trimtab.policy.forms import (
     fields_of,
 )
 from trimtab.policy.limits import Adaptive
-from trimtab.policy.model import PATH, Match, Route, ServicePolicy
+from trimtab.policy.model import MAX_ROUTES, PATH, Match, Route, ServicePolicy
 from trimtab.policy.quantities import Duration, Rate, Share, Span
 from trimtab.policy.routing import HASHING, Balance
 from trimtab.policy.sections import OFF, SECTIONS, Fallback, Mirror, OpenWhen, Sections
@@ -75,6 +75,20 @@ def default(sections: str) -> str:
 def routes(*told: str) -> str:
     """A document with these routes, each in the flow style in a line of its own, from line 6 on."""
     return _HEAD + "spec:\n  routes:\n" + "".join(f"    - {{{one}}}\n" for one in told)
+
+
+FITTING = 359  # the most padding with which a large document may be stored
+
+
+def large(padding: int) -> str:
+    """A document that is many times as large with all defaults written out, ``padding`` bytes for each route included."""
+    wide = (
+        "retry: 3, breaker: 5 in a row, outlier: {success_rate: {}, failure_percentage: {}}, limit: 5/s, throttle: 2,"
+        " balance: {failover: {}, slow_start: {}}, server: {adaptive: {}, limit: 5/s}, fallback: {cache: {}},"
+        " concurrency: {adaptive: {}}, fault: {abort: 503, delay: 1s}, split: {weights: {a: 1}}, mirror: b"
+    )
+    filler = "x" * padding
+    return routes(*(f"match: {{caller: c{n}, header: {{x: x{filler}}}}}, {wide}" for n in range(MAX_ROUTES)))
 
 
 def held(form: Form) -> st.SearchStrategy[Any]:

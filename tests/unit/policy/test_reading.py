@@ -28,7 +28,7 @@ from trimtab.policy.sections import (
     Timeout,
 )
 
-from tests.unit.policy.documents import EXAMPLE, as_json, default, routes
+from tests.unit.policy.documents import EXAMPLE, FITTING, as_json, default, large, routes
 
 
 def problems(text: str | bytes) -> tuple[Problem, ...]:
@@ -343,13 +343,8 @@ def test_a_text_that_is_too_large_is_refused_before_it_is_looked_at() -> None:
 
 
 def test_a_policy_that_is_too_large_with_its_defaults_is_refused() -> None:
-    match = 'match: {{caller: c{}, header: {{x: "' + "x" * 450 + '"}}}}'
-    wide = (
-        "retry: 3, breaker: 5 in a row, outlier: {success_rate: {}, failure_percentage: {}}, limit: 5/s, throttle: 2,"
-        " balance: {failover: {}, slow_start: {}}, server: {adaptive: {}, limit: 5/s}, fallback: {cache: {}},"
-        " concurrency: {adaptive: {}}, fault: {abort: 503, delay: 1s}, split: {weights: {a: 1}}, mirror: b"
-    )
-    text = routes(*(f"{match.format(index)}, {wide}" for index in range(MAX_ROUTES)))
+    assert len(read(large(FITTING)).routes) == MAX_ROUTES
+    text = large(FITTING + 1)
     assert len(text) < MAX_BYTES
     assert "with all defaults written out" in problem(text).message
 
