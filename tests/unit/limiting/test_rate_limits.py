@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -10,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from trimtab.core.limiting.gcra import Gcra
 from trimtab.core.limiting.keyed import Keyed
-from trimtab.core.limiting.limiter import build_limiter
+from trimtab.core.limiting.limiter import build_limiter, may_go_on
 from trimtab.core.limiting.warm_up import WarmUp
-from trimtab.policy.sections import Limit
+from trimtab.policy.sections import HashKey, Limit
 
 from tests.unit.limiting.token_bucket import TokenBucket, assert_within
 
@@ -158,6 +159,90 @@ def test_only_the_newest_place_can_be_had_again() -> None:
     gcra.refund(3.0)
     gcra.refund(2.0)
     assert gcra.admit(0.0) == pytest.approx(2.0, abs=1e-8)
+
+
+# Changing
+
+
+LIVE = st.builds(
+    Limit, rate=st.floats(0.1, 1000.0), burst=st.integers(1, 50), warm_up=st.none() | st.floats(0.01, 20.0)
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.booleans().flatmap(
+        lambda warm: st.lists(LIVE.filter(lambda limit: (limit.warm_up is not None) == warm), min_size=1, max_size=8)
+    ),
+    st.integers(0, 2**32),
+)
+def test_a_thousand_changes_in_a_minute_admit_no_more_than_the_largest_burst_and_the_rates(
+    limits: list[Limit], seed: int
+) -> None:
+    rng, current = Random(seed), limits[0]
+    limiter, now, allowed, passed = build_limiter(current), 1000.0, float(max(limit.burst for limit in limits)), 0
+    for _ in range(1000):
+        for _ in range(rng.choice((0, 1, 3, 60))):
+            passed += limiter.admit(now) == 0.0
+        assert passed <= allowed + 1e-6
+        seconds = rng.expovariate(1000 / 60)
+        now += seconds
+        allowed += current.rate * seconds
+        current = rng.choice(limits)
+        limiter.change(current, now)
+
+
+@settings(max_examples=60, deadline=None)
+@given(limit=LIMITS, gaps=st.lists(st.tuples(st.floats(0.0, 3.0), st.booleans()), max_size=40))
+def test_a_change_to_the_same_settings_changes_nothing(limit: Limit, gaps: list[tuple[float, bool]]) -> None:
+    limiter, other, now = build_limiter(limit), build_limiter(limit), 10.0
+    for gap, changes in gaps:
+        now += gap / limit.rate
+        if changes:
+            limiter.change(limit, now)
+        assert limiter.admit(now) == pytest.approx(other.admit(now), abs=1e-6)
+
+
+def test_a_higher_rate_brings_missing_tokens_back_sooner_and_a_larger_burst_is_given_once() -> None:
+    gcra = Gcra(Limit(rate=1 / 3600))
+    assert gcra.admit(0.0) == 0.0
+    gcra.change(Limit(rate=10.0), 0.0)
+    assert gcra.admit(0.05) < 0
+    assert gcra.admit(0.1) == 0.0
+    for _ in range(5):
+        gcra.change(Limit(rate=10.0, burst=3), 0.1)
+        gcra.change(Limit(rate=10.0, burst=1), 0.1)
+    gcra.change(Limit(rate=10.0, burst=3), 0.1)
+    assert [gcra.admit(0.1) == 0.0 for _ in range(3)] == [True, True, False]
+
+
+def test_a_call_that_waits_across_a_change_keeps_its_turn_and_may_still_give_it_back() -> None:
+    gcra = Gcra(Limit(rate=1, wait=60))
+    assert [gcra.admit(0.0), gcra.admit(0.0)] == pytest.approx([0.0, 1.0], abs=1e-8)
+    gcra.change(Limit(rate=2, wait=60), 0.0)
+    assert gcra.admit(0.0) == pytest.approx(1.0, abs=1e-8)
+    gcra.refund(1.0)
+    assert gcra.admit(0.0) == pytest.approx(1.0, abs=1e-8)
+
+
+def test_each_key_goes_on_from_what_it_used() -> None:
+    keyed = Keyed(Limit(rate=1, burst=2))
+    assert [keyed.admit(key, 0.0) for key in ("a", "a", "b")] == [0.0] * 3
+    keyed.change(Limit(rate=1, burst=3), 0.0)
+    assert [[keyed.admit(key, 0.0) == 0.0 for _ in range(4)].count(True) for key in ("a", "b", "c")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("after", "may"),
+    [
+        (Limit(rate=2, burst=9, wait=1.0), True),
+        (Limit(per="method"), False),
+        (Limit(per="key", key=HashKey(header="x-tenant")), False),
+        (Limit(warm_up=3.0), False),
+    ],
+)
+def test_a_limiter_goes_on_only_for_the_same_calls_and_of_its_own_kind(after: Limit, may: bool) -> None:
+    assert may_go_on(Limit(), after) is may
 
 
 # Warming up

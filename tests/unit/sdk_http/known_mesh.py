@@ -13,6 +13,7 @@ from textwrap import indent
 from typing import Any
 
 from trimtab.core.calling.rules import Caller, Release
+from trimtab.core.clock import Clock
 from trimtab.core.endpoints import Endpoint, Health, ServiceState
 from trimtab.discovery import Callee
 from trimtab.errors import NoEndpoints
@@ -29,7 +30,7 @@ class FromTheFirst(random.Random):
 class KnownMesh:
     """A mesh with one service behind every name, under one policy. Takes the endpoints in turn."""
 
-    def __init__(self, *endpoints: Endpoint, policy: str = "default: {}") -> None:
+    def __init__(self, *endpoints: Endpoint, policy: str = "default: {}", clock: Clock | None = None) -> None:
         caller = Caller("tests", "", "tests", "round_robin", lambda: None)
         known = {endpoint.id: endpoint for endpoint in endpoints}
         state = ServiceState("default/orders", 1, 1, known, known)
@@ -41,7 +42,13 @@ spec:
 {indent(policy, "  ")}
 """)
         self.service = Callee(
-            "default/orders", caller, self._nobody, state, {"default/orders": Release(document, 7)}, FromTheFirst()
+            "default/orders",
+            caller,
+            self._nobody,
+            state,
+            {"default/orders": Release(document, 7)},
+            FromTheFirst(),
+            clock,
         )
         self.asked: list[tuple[str, str | None]] = []
 

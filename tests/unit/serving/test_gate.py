@@ -211,8 +211,19 @@ def test_a_change_of_something_else_leaves_a_bucket_as_full_as_it_was() -> None:
     enact(orders, "default: {timeout: 2s, server: {limit: {rate: 1/s}}}")
     with pytest.raises(RateLimited):
         arrive(orders, 0.0)
-    enact(orders, "default: {server: {limit: {rate: 2/s}}}")
-    assert arrive(orders, 0.0).until is None
+
+
+@pytest.mark.parametrize("per", ["", ", per: method"])
+def test_a_changed_rate_gives_no_burst_of_its_own(per: str) -> None:
+    orders = gate(f"default: {{server: {{limit: {{rate: 1/s{per}}}}}}}")
+    arrive(orders, 0.0)
+    enact(orders, f"default: {{server: {{limit: {{rate: 2/s{per}}}}}}}")
+    with pytest.raises(RateLimited):
+        arrive(orders, 0.0)
+    assert arrive(orders, 0.5).until is None
+    # Of another kind, it begins anew.
+    enact(orders, "default: {server: {limit: {rate: 2/s, warm_up: 10s}}}", 0.5)
+    assert arrive(orders, 0.5).until is None
 
 
 def test_leaving_twice_is_leaving_once() -> None:

@@ -15,7 +15,7 @@ from trimtab.core.backoff import Rng
 from trimtab.core.limiting.adaptive import build_bulkhead
 from trimtab.core.limiting.bulkhead import Bulkhead
 from trimtab.core.limiting.keyed import Keyed
-from trimtab.core.limiting.limiter import Limiter, build_limiter
+from trimtab.core.limiting.limiter import Limiter, build_limiter, may_go_on
 from trimtab.core.limiting.shedding import Admission, Priority, Ticket
 from trimtab.policy.effective import Chooser, Origin, layers, settle
 from trimtab.policy.model import ServicePolicy
@@ -48,11 +48,15 @@ class Entrance:
         bulkhead = build_bulkhead(settings.concurrency, settings.adaptive, rng)
         self.admission = Admission(settings, bulkhead) if bulkhead is not None else None
 
-    def change(self, settings: Server, rng: Rng) -> None:
-        """Go on under other settings. What did not change goes on as it is: a learned limit, a bucket half full."""
+    def change(self, settings: Server, rng: Rng, now: float) -> None:
+        """Go on under other settings. What did not change goes on as it is, as a learned limit; so does what was let in."""
         before, self._settings = self._settings, settings
         if settings.limit != before.limit:
-            self._limit(settings.limit)
+            limiter = self._limiter if self._keyed is None else self._keyed
+            if limiter is not None and before.limit and settings.limit and may_go_on(before.limit, settings.limit):
+                limiter.change(settings.limit, now)
+            else:
+                self._limit(settings.limit)
         bulkhead = None
         if (settings.concurrency, settings.adaptive) != (before.concurrency, before.adaptive):
             bulkhead = build_bulkhead(settings.concurrency, settings.adaptive, rng)
@@ -150,7 +154,7 @@ class ServerRules:
                 entrance.close()
             else:
                 assert isinstance(server, Server)
-                entrance.change(server, self._rng)
+                entrance.change(server, self._rng, now)
                 self._entrances[origin] = entrance
             if entrance.admission is not None:
                 started.extend(entrance.admission.start(now))

@@ -41,18 +41,19 @@ class FaultDelay:
 
 
 class RateGate:
-    """A rate limit of the whole service."""
+    """A rate limit of the whole service. ``before``: the gate that it takes the place of."""
 
     section = "limit"
     holds = False
 
-    def __init__(self, settings: Limit) -> None:
-        self._limiter: Limiter = build_limiter(settings)
+    def __init__(self, settings: Limit, before: RateGate | None = None) -> None:
+        self.settings = settings
+        self.limiter: Limiter = build_limiter(settings) if before is None else before.limiter
         self.waits = settings.wait > 0
 
     def enter(self, call: Call, now: float) -> float:
         """Returns the wait for the call's turn. Raises RateLimited."""
-        wait = self._limiter.admit(now)
+        wait = self.limiter.admit(now)
         if wait < 0.0:
             raise _rate_limited(call, -wait)
         call.turn = now + wait
@@ -61,17 +62,21 @@ class RateGate:
     def leave(self, call: Call, now: float) -> None:
         """A call that was not sent after all gives its place back."""
         if not call.sent:
-            self._limiter.refund(call.turn)
+            self.limiter.refund(call.turn)
 
 
 class KeyedRateGate:
-    """A rate limit of its own for each method, or for each key that calls have. Those without one share one."""
+    """A rate limit of its own for each method, or for each key that calls have. Those without one share one.
+
+    ``before`` as in RateGate.
+    """
 
     section = "limit"
     holds = False
 
-    def __init__(self, settings: Limit) -> None:
-        self._limiters = Keyed(settings)
+    def __init__(self, settings: Limit, before: KeyedRateGate | None = None) -> None:
+        self.settings = settings
+        self.limiter: Keyed = Keyed(settings) if before is None else before.limiter
         self._key: Callable[[Call], str] = (
             (lambda call: call.method) if settings.per == "method" else _reader(settings.key)
         )
@@ -79,7 +84,7 @@ class KeyedRateGate:
 
     def enter(self, call: Call, now: float) -> float:
         """Returns the wait for the call's turn. Raises RateLimited."""
-        wait = self._limiters.admit(self._key(call), now)
+        wait = self.limiter.admit(self._key(call), now)
         if wait < 0.0:
             raise _rate_limited(call, -wait)
         call.turn = now + wait
@@ -88,7 +93,7 @@ class KeyedRateGate:
     def leave(self, call: Call, now: float) -> None:
         """A call that was not sent after all gives its place back."""
         if not call.sent:
-            self._limiters.refund(self._key(call), call.turn)
+            self.limiter.refund(self._key(call), call.turn)
 
 
 class ThrottleGate:

@@ -20,13 +20,14 @@ from trimtab.core.calling.pipeline import Gate, Learner, Pipeline, Retrying, Sur
 from trimtab.core.endpoints import ServiceState
 from trimtab.core.faults import Faults
 from trimtab.core.limiting.adaptive import build_bulkhead
+from trimtab.core.limiting.limiter import may_go_on
 from trimtab.core.retrying.budget import build_budget
 from trimtab.core.retrying.conditions import Retryable
 from trimtab.core.retrying.schedule import Schedule
 from trimtab.policy.effective import Chooser, Effective, Layer, Origin, settle
 from trimtab.policy.effective import layers as layers_of
 from trimtab.policy.model import ServicePolicy
-from trimtab.policy.sections import OFF, Balance, Concurrency, Outlier, Split, Timeout
+from trimtab.policy.sections import OFF, Balance, Concurrency, Limit, Outlier, Split, Timeout
 
 T = TypeVar("T")
 
@@ -84,6 +85,8 @@ class Rules:
         self._state = state
         self._before = before._parts if before is not None else {}
         self._parts: dict[tuple[Hashable, ...], Any] = {}
+        # What goes on under other settings does so when these rules take effect, and not before.
+        self._changes: list[Callable[[float], None]] = []
         self._layers = layers_of(
             service.policy if service is not None else None, namespace.policy if namespace is not None else None
         )
@@ -113,8 +116,11 @@ class Rules:
         return self._chooser.needs_path or self._chooser.needs_headers
 
     def update(self, state: ServiceState, now: float) -> None:
-        """The endpoints of the service changed."""
+        """The endpoints of the service changed, or these rules take effect."""
         self._state = state
+        for change in self._changes:
+            change(now)
+        self._changes.clear()
         for part in self._parts.values():
             if isinstance(part, Balancer):
                 part.update(state, now)
@@ -223,7 +229,7 @@ class Rules:
             case "fault":
                 return Faults(settings, rng)
             case "limit":
-                return RateGate(settings) if settings.per == "service" else KeyedRateGate(settings)
+                return self._rate(settings, origin)
             case "throttle":
                 return ThrottleGate(settings, rng)
             case "concurrency":
@@ -238,13 +244,25 @@ class Rules:
 
     def _bulkhead(self, settings: Concurrency, origin: Origin) -> ConcurrencyGate:
         """A limit that an operator moved still counts the calls that are under way."""
-        for key, part in self._before.items():
-            if isinstance(part, ConcurrencyGate) and part.fixed and settings.limit is not None and key[-1] == origin:
-                part.bulkhead.limit = settings.limit
-                return part
+        before, limit = self._predecessor("concurrency", origin), settings.limit
+        if isinstance(before, ConcurrencyGate) and before.fixed and limit is not None:
+            self._changes.append(lambda now: setattr(before.bulkhead, "limit", limit))
+            return before
         bulkhead = build_bulkhead(settings.limit, settings.adaptive, self._surroundings.rng)
         assert bulkhead is not None, "a concurrency section has a limit"
         return ConcurrencyGate(bulkhead, fixed=settings.limit is not None)
+
+    def _rate(self, settings: Limit, origin: Origin) -> RateGate | KeyedRateGate:
+        """A limit that an operator moved still counts the calls that it let through."""
+        before = self._predecessor("limit", origin)
+        if not isinstance(before, (RateGate, KeyedRateGate)) or not may_go_on(before.settings, settings):
+            return RateGate(settings) if settings.per == "service" else KeyedRateGate(settings)
+        self._changes.append(lambda now: before.limiter.change(settings, now))
+        return RateGate(settings, before) if isinstance(before, RateGate) else KeyedRateGate(settings, before)
+
+    def _predecessor(self, section: str, origin: Origin) -> Any:
+        """What the section of the same place stood for in the rules before."""
+        return next((part for key, part in self._before.items() if key[0] == section and key[-1] == origin), None)
 
     def _keep(self, key: tuple[Hashable, ...], make: Callable[[], T]) -> T:
         if key in self._parts:

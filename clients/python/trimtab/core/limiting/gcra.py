@@ -21,10 +21,20 @@ class Gcra:
     __slots__ = ("_due", "_interval", "_slack", "_wait")
 
     def __init__(self, settings: Limit) -> None:
+        self._set(settings)
+        self._due = -inf  # the theoretical arrival time: when the next call comes if all come evenly
+
+    def _set(self, settings: Limit) -> None:
         self._interval = 1.0 / settings.rate
         self._slack = (settings.burst - 1) * self._interval + ROUNDING
         self._wait = settings.wait
-        self._due = -inf  # the theoretical arrival time: when the next call comes if all come evenly
+
+    def change(self, settings: Limit, now: float) -> None:
+        """Go on under other settings. The tokens that are missing stay missing, however fast they come back from now on."""
+        missing = (self._due - now) / self._interval
+        self._set(settings)
+        if missing > 0.0:
+            self._due = now + missing * self._interval
 
     def admit(self, now: float) -> float:
         """Return 0.0 to go on, the seconds to wait for the place that is taken, or less than 0 for a refusal."""

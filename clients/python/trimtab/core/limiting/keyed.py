@@ -39,6 +39,12 @@ class Keyed:
             limiters.move_to_end(key)
         return limiter.admit(now)
 
+    def change(self, settings: Limit, now: float) -> None:
+        """Go on under other settings, as ``Limiter.change`` does for each key."""
+        self._settings = settings
+        for limiter in self._limiters.values():
+            limiter.change(settings, now)
+
     def refund(self, key: str, start: float) -> None:
         """Give back the place of a call of ``key``, as ``Limiter.refund`` does. A key that was forgotten has none."""
         limiter = self._limiters.get(key)

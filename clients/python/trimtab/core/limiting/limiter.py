@@ -20,6 +20,13 @@ class Limiter(Protocol):
         """Return 0.0 to go on, the seconds to wait for the place that is taken, or less than 0 for a refusal."""
         ...
 
+    def change(self, settings: Limit, now: float) -> None:
+        """Go on under other settings, for which ``may_go_on`` holds: what was let through still counts.
+
+        However often they change, no more calls pass than the largest burst and the rates of all times together allow.
+        """
+        ...
+
     def refund(self, start: float) -> None:
         """Give back the place of a call that was to start at ``start`` (its ``now`` plus its wait) and never will.
 
@@ -27,6 +34,11 @@ class Limiter(Protocol):
         their turns, which stay as they are.
         """
         ...
+
+
+def may_go_on(before: Limit, after: Limit) -> bool:
+    """Whether a limiter of the settings ``before`` can ``change`` to ``after``: of the same kind, for the same calls."""
+    return (before.per, before.key, before.warm_up is None) == (after.per, after.key, after.warm_up is None)
 
 
 def build_limiter(settings: Limit) -> Limiter:

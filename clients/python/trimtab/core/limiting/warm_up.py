@@ -43,6 +43,21 @@ class WarmUp:
     )
 
     def __init__(self, settings: Limit, period: float) -> None:
+        self._set(settings, period)
+        self._due = self._due_before = -inf
+        self._stored = self._stored_before = self._most
+
+    def change(self, settings: Limit, now: float) -> None:
+        """Go on under other settings, as warm as before: rest is rescaled as in Guava's ``doSetRate``, debt as in the GCRA."""
+        missing = (self._due - now) / self._interval
+        if missing < 0.0:
+            self._stored = min(self._most, self._stored + (now - self._due) / self._cooling)
+        rested = self._stored / self._most
+        self._set(settings, settings.warm_up or 0.0)
+        self._due = self._due_before = now + max(0.0, missing) * self._interval
+        self._stored = self._stored_before = rested * self._most
+
+    def _set(self, settings: Limit, period: float) -> None:
         interval = 1.0 / settings.rate
         self._interval = interval
         self._slack = (settings.burst - 1) * interval + ROUNDING
@@ -51,8 +66,6 @@ class WarmUp:
         self._most = self._threshold + 2.0 * period / (interval + COLD_FACTOR * interval)
         self._slope = (COLD_FACTOR - 1.0) * interval / (self._most - self._threshold)
         self._cooling = period / self._most  # seconds of rest that store one permit
-        self._due = self._due_before = -inf
-        self._stored = self._stored_before = self._most
 
     def admit(self, now: float) -> float:
         """Return 0.0 to go on, the seconds to wait for the place that is taken, or less than 0 for a refusal."""

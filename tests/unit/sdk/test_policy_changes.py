@@ -1,0 +1,94 @@
+"""What becomes of calls that were let in when an operator moves their limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from trimtab.core.calling.call import Call
+from trimtab.core.calling.rules import Release
+from trimtab.discovery import Callee
+from trimtab.errors import Overloaded, RateLimited
+from trimtab.policy.reading import read
+from trimtab.testing.clock import FakeClock
+
+from tests.unit.policy.documents import default
+from tests.unit.sdk_http.known_mesh import KnownMesh, endpoint_at
+
+ORDERS = "default/orders"
+
+
+def prepare(orders: Callee, sections: str, revision: int) -> Callable[[], None]:
+    """What puts a policy in force."""
+    document = read(default(sections).replace("namespace: shop", "namespace: default"))
+    return orders.prepare(ORDERS, Release(document, revision))
+
+
+def enact(orders: Callee, sections: str, revision: int = 8) -> None:
+    prepare(orders, sections, revision)()
+
+
+def begin(orders: Callee, method: str = "GET") -> Call:
+    pipeline = orders.pipeline(method)
+    return pipeline.begin(pipeline.now(), method=method)
+
+
+@pytest.fixture
+def orders() -> Callee:
+    policy = "default: {limit: {rate: 1/h, burst: 2}, concurrency: 2}"
+    return KnownMesh(endpoint_at(1), policy=policy, clock=FakeClock()).service
+
+
+def test_a_changed_rate_counts_the_calls_that_it_let_through(orders: Callee) -> None:
+    begin(orders)
+    begin(orders)
+    for revision in range(8, 20):
+        enact(orders, f"limit: {{rate: {revision}/h, burst: 2}}", revision)
+        with pytest.raises(RateLimited):
+            begin(orders)
+    enact(orders, "limit: {rate: 1/h, burst: 3}")
+    begin(orders)
+    with pytest.raises(RateLimited):
+        begin(orders)
+
+
+def test_a_changed_rate_for_each_method_counts_those_of_each(orders: Callee) -> None:
+    enact(orders, "limit: {rate: 1/h, per: method}")
+    begin(orders)
+    enact(orders, "limit: {rate: 2/h, per: method}", 9)
+    begin(orders, "POST")
+    for method in ("GET", "POST"):
+        with pytest.raises(RateLimited):
+            begin(orders, method)
+
+
+def test_a_rate_of_another_kind_begins_anew(orders: Callee) -> None:
+    enact(orders, "limit: {rate: 1/h}")
+    with pytest.raises(RateLimited):
+        [begin(orders) for _ in range(3)]
+    enact(orders, "limit: {rate: 1/h, per: method}", 9)
+    begin(orders)
+
+
+def test_a_changed_bulkhead_counts_the_calls_that_are_under_way(orders: Callee) -> None:
+    first = begin(orders)
+    enact(orders, "concurrency: 1")
+    with pytest.raises(Overloaded):
+        begin(orders)
+    assert first.pipeline is not None
+    first.pipeline.completed(first, first.pipeline.now())
+    begin(orders)
+
+
+def test_limits_move_when_a_policy_takes_effect_and_not_before(orders: Callee) -> None:
+    adopt = prepare(orders, "limit: {rate: 1/s, burst: 9}\nconcurrency: 9", 8)
+    begin(orders)
+    begin(orders)
+    with pytest.raises(RateLimited):
+        begin(orders)
+    adopt()
+    # What was let through in between counts.
+    for _ in range(7):
+        begin(orders)
+    with pytest.raises(RateLimited):
+        begin(orders)
