@@ -52,7 +52,6 @@ class Stream:
         "_call",
         "_connected_at",
         "_flood",
-        "_handle",
         "_last_heard",
         "_leaving",
         "_load",
@@ -79,7 +78,6 @@ class Stream:
         self._worker: asyncio.Task[None] | None = None
         self._attaching: asyncio.Task[None] | None = None
         self._session: Session | None = None
-        self._handle = ""
         self._node = _NOBODY
         self._namespace = DEFAULT_NAMESPACE
         self._load = _NO_LOAD
@@ -398,7 +396,7 @@ class Stream:
     # -- session and requests ---------------------------------------------------------------------------------------
 
     def _lost(self) -> None:
-        self._session, self._handle = None, ""
+        self._session = None
         self._send(session=_STATE(state=_STATE.STATE_LOST))
 
     async def _attach(self, handle: str) -> None:
@@ -427,7 +425,7 @@ class Stream:
         if self._over:  # granted while we were leaving
             self._let_go(session)
             return
-        self._session, self._handle = session, handle
+        self._session = session
         self._send(session=_STATE(state=_STATE.STATE_ATTACHED, handle=handle, id=f"{session.lease:x}"))
 
     def _record(self) -> Any:

@@ -91,7 +91,6 @@ class EmbeddedEtcd:
         self._version = ""
         self._process: asyncio.subprocess.Process | None = None
         self._supervisor: asyncio.Task[None] | None = None
-        self.restarts = 0
 
     @property
     def endpoint(self) -> str:
@@ -226,7 +225,6 @@ class EmbeddedEtcd:
             log.warning("the embedded etcd ended with status %s; starting it again", status)
             await asyncio.sleep(wait * (0.5 + random.random() / 2))
             wait = min(wait * 2, RESTART_LAST)
-            self.restarts += 1
             try:
                 await self._spawn()
                 await self._ready()

@@ -50,7 +50,6 @@ class Connection:
 
     def __init__(self, server: str, settings: Settings, deliver: Callable[[Received | Ended], None]) -> None:
         self.server = server
-        self.welcomed = False
         self._deliver = deliver
         self._outbox: queue.SimpleQueue[ClientMessage | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None

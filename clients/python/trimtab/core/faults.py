@@ -8,13 +8,11 @@ from trimtab.policy.sections import Fault
 
 
 class Faults:
-    """What to do to a call, and to each of its attempts. ``delays`` and ``aborts``: whether that can happen at all."""
+    """What to do to a call, and to each of its attempts."""
 
-    __slots__ = ("_abort", "_abort_share", "_delay", "_delay_share", "_rng", "aborts", "delays")
+    __slots__ = ("_abort", "_abort_share", "_delay", "_delay_share", "_rng")
 
     def __init__(self, settings: Fault, rng: Rng) -> None:
-        self.delays = settings.delay is not None
-        self.aborts = settings.abort is not None
         self._rng = rng
         self._delay = settings.delay.time if settings.delay is not None else 0.0
         self._delay_share = settings.delay.share if settings.delay is not None else 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from trimtab.calling.context import PRIORITY_HEADER, TIMEOUT_HEADER
 from trimtab.calling.context import priority as inherited_priority
@@ -75,8 +75,3 @@ def exhausted(call: Call) -> str:
 def too_late(call: Call, now: float) -> str:
     """The message of a call whose time was over before it had an answer."""
     return f"{call.service}: no answer within {now - call.began:.3g} s, after {len(call.attempts)} attempt(s)"
-
-
-def lowered(headers: Mapping[str, str]) -> dict[str, str]:
-    """Headers by their names in lower case, as policies match them."""
-    return {name.lower(): value for name, value in headers.items()}
