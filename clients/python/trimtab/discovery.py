@@ -183,16 +183,18 @@ def is_settled(callee: Callee) -> bool:
 class Discovery:
     """All services that are followed, by full name ``NAMESPACE/SERVICE``.
 
-    ``make`` returns a new Callee from what was saved of it, ``load`` and ``load_policy`` read that.
+    ``make`` and ``make_gate`` return what is new from what was saved of it, ``load`` and ``load_policy`` read that.
     """
 
     def __init__(
         self,
         make: Callable[[str, ServiceState | None, Mapping[str, Release | None]], Callee],
+        make_gate: Callable[[str, Mapping[str, Release | None]], Gate],
         load: Callable[[str], ServiceState | None],
         load_policy: Callable[[str], Release | None],
     ) -> None:
         self._make = make
+        self._make_gate = make_gate
         self._load = load
         self._load_policy = load_policy
         self._lock = threading.Lock()
@@ -224,7 +226,7 @@ class Discovery:
             fresh = self._callees[name] = self._make(name, state, self._newest(policies))
             return fresh, True
 
-    def gate(self, name: str, wake: Callable[[], None]) -> tuple[Gate, bool]:
+    def gate(self, name: str) -> tuple[Gate, bool]:
         """Return what lets calls into ``name``, which this process serves, and whether it is followed only from now on."""
         known = self._gates.get(name)
         if known is not None:
@@ -234,7 +236,7 @@ class Discovery:
             known = self._gates.get(name)
             if known is not None:
                 return known, False
-            fresh = self._gates[name] = Gate(name, self._newest(policies), wake)
+            fresh = self._gates[name] = self._make_gate(name, self._newest(policies))
             return fresh, True
 
     def gates(self) -> list[Gate]:

@@ -82,7 +82,7 @@ class Engine:
         self._configs: dict[str, ConfigFile] = {}
         self._disk = Disk(settings, self._as_resource)
         self.caller = Caller(settings.name, settings.zone, uuid.uuid4().hex, settings.algorithm, self._circuit_changed)
-        self.discovery = Discovery(self.new_callee, self._from_disk, self._policy_from_disk)
+        self.discovery = Discovery(self.new_callee, self.new_gate, self._from_disk, self._policy_from_disk)
         self._rest()
         tell_of_forks(self)
         # A weak reference: an engine that was never used may go before the process does.
@@ -102,6 +102,10 @@ class Engine:
     def new_callee(self, name: str, state: ServiceState | None, policies: Mapping[str, Release | None]) -> Callee:
         """Return a service to be followed, as it was saved."""
         return Callee(name, self.caller, self.no_endpoints, state, policies)
+
+    def new_gate(self, name: str, policies: Mapping[str, Release | None]) -> Gate:
+        """Return what lets calls into a service, under the policies that were saved."""
+        return Gate(name, policies, self.wake)
 
     def new_stream(self, session: Session) -> Stream:
         """Return a stream that was not started."""
@@ -140,7 +144,7 @@ class Engine:
 
     def gate(self, service: str, namespace: str | None = None) -> Gate:
         """Return what lets calls into a service that this process serves, following its policies from now on."""
-        gate, fresh = self.discovery.gate(self.service_name(service, namespace), self.wake)
+        gate, fresh = self.discovery.gate(self.service_name(service, namespace))
         started = self._ensure()
         if fresh and not started:
             self.post(lambda session, now: session.subscribe(_policies(gate.name)))

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 
+from trimtab.calling.clock import RealClock
 from trimtab.core.calling.rules import Release
+from trimtab.core.clock import Clock
 from trimtab.core.limiting.shedding import ADMITTED, Admission, Priority, Queued, Reason, Ticket
 from trimtab.core.serving import Arrival, Entrance, ServerRules
 from trimtab.errors import DeadlineExceeded, Overloaded, RateLimited, Rejected, TrimtabError
@@ -28,13 +29,14 @@ class Visit:
     """A call at the gate: it waits while ``until`` is not None, and is inside from then on.
 
     Call ``proceed`` at ``until``, or earlier when ``wake`` was called (by any thread), until it is inside or refused; and
-    ``leave`` in any case. Times in seconds of ``time.monotonic``.
+    ``leave`` in any case. Times in seconds of ``clock``.
     """
 
     __slots__ = (
         "_gate",
         "admission",
         "call",
+        "clock",
         "entered",
         "entrance",
         "over",
@@ -47,6 +49,7 @@ class Visit:
 
     def __init__(self, gate: Gate, entrance: Entrance, call: Arrival, priority: Priority) -> None:
         self._gate = gate
+        self.clock = gate.clock
         self.entrance = entrance
         self.call = call
         self.priority = priority
@@ -82,8 +85,10 @@ class Gate:
         policies: Mapping[str, Release | None] | None = None,
         wake: Callable[[], None] = _nobody,
         rng: random.Random | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.name = name
+        self.clock = clock or RealClock()
         self.policies: dict[str, Release | None] = dict(policies or {})
         self._wake_mesh = wake
         self._rng = rng or random.Random()
@@ -104,7 +109,7 @@ class Gate:
 
     def prepare(self, policy: str, release: Release | None) -> Callable[[], None]:
         """Return what makes a policy the current one. Any policy can be: what servers do needs nothing that may be missing."""
-        return lambda: self.enact(policy, release, time.monotonic())
+        return lambda: self.enact(policy, release, self.clock.now())
 
     def enact(self, policy: str, release: Release | None, now: float) -> None:
         """Make a policy the current one. Calls that are inside stay; those that wait may be let in by it."""

@@ -6,6 +6,7 @@ import asyncio
 import time
 
 from trimtab.calling.wheel import Deadline
+from trimtab.core.clock import Event
 
 
 class RealClock:
@@ -15,3 +16,8 @@ class RealClock:
     sleep = staticmethod(time.sleep)
     pause = staticmethod(asyncio.sleep)
     deadline = Deadline
+
+    @staticmethod
+    def wait(event: Event, seconds: float, /) -> None:
+        """Hold this thread up until something happens, but no longer than that."""
+        event.wait(seconds)

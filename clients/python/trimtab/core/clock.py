@@ -7,6 +7,18 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 
+class Event(Protocol):
+    """Something that threads wait for, as ``threading.Event``."""
+
+    def is_set(self) -> bool:
+        """It happened."""
+        ...
+
+    def wait(self, timeout: float) -> bool:
+        """Hold this thread up until it happens; False when that took too long."""
+        ...
+
+
 class Clock(Protocol):
     """Tells the time and waits for it, in seconds that never go back."""
 
@@ -16,6 +28,10 @@ class Clock(Protocol):
 
     def sleep(self, seconds: float, /) -> None:
         """Hold this thread up."""
+        ...
+
+    def wait(self, event: Event, seconds: float, /) -> None:
+        """Hold this thread up until something happens, but no longer than that."""
         ...
 
     def pause(self, seconds: float, /) -> Awaitable[None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
 from math import ceil
 from typing import Any, NamedTuple, Protocol
 
@@ -20,8 +19,6 @@ from trimtab.errors import (
 )
 from trimtab.gate import Gate, Visit
 from trimtab.policy.sections import PRIORITY
-
-clock = time.monotonic
 
 # Paths of health checks, which must be answered above all by a server that has too much to do.
 HEALTH_PATHS = ("/healthz", "/livez", "/readyz")
@@ -66,11 +63,12 @@ def wait(visit: Visit) -> bool:
     """Hold the thread up until the call is inside; False when it was left meanwhile. Raises Rejected, DeadlineExceeded."""
     woken = threading.Event()
     visit.wake = woken.set
+    clock = visit.clock
     while not visit.over:
-        visit.proceed(clock())
+        visit.proceed(clock.now())
         if visit.until is None:
             return True
-        woken.wait(max(0.0, visit.until - clock()))
+        clock.wait(woken, max(0.0, visit.until - clock.now()))
     return False
 
 
@@ -94,14 +92,18 @@ async def wait_awaiting(visit: Visit, listener: Listener | None = None) -> bool:
         if not loop.is_closed():
             loop.call_soon_threadsafe(_finish, woken)
 
-    visit.wake = wake
+    visit.wake, clock = wake, visit.clock
     while True:
-        visit.proceed(clock())
+        visit.proceed(clock.now())
         if visit.until is None:
             return True
         news = listener.listen() if listener is not None else None
-        both = [woken] if news is None else [woken, news]
-        await asyncio.wait(both, timeout=max(0.0, visit.until - clock()), return_when=asyncio.FIRST_COMPLETED)
+        time_up = asyncio.ensure_future(clock.pause(max(0.0, visit.until - clock.now())))
+        try:
+            first = [woken, time_up] if news is None else [woken, time_up, news]
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            time_up.cancel()
         if listener is not None and listener.gone:
             return False
 

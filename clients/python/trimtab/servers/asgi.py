@@ -21,7 +21,6 @@ from trimtab.servers.admission import (
     HEALTH_PATHS,
     Problem,
     Reception,
-    clock,
     priority_of,
     problem,
     timeout_of,
@@ -104,7 +103,7 @@ class MeshServer:
         if gate is None or (timeout is None and not priority and gate.idle):
             await self._app(scope, receive, send)
             return
-        now = clock()
+        now = gate.clock.now()
         deadline = None if timeout is None else now + timeout
         headers = _lowered(scope) if gate.needs_headers else NO_HEADERS
         call = Arrival(scope["method"], scope["path"], headers, priority, inf if deadline is None else deadline)
@@ -152,7 +151,7 @@ async def _visit(visit: Visit, app: App, scope: Scope, receive: Receive, send: S
         await app(scope, receive, send)
         good = True
     finally:
-        visit.leave(clock(), good)
+        visit.leave(visit.clock.now(), good)
         if ahead is not None:
             ahead.close()
 

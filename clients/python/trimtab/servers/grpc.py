@@ -26,7 +26,7 @@ from trimtab.calling.context import PRIORITY_HEADER
 from trimtab.core.serving import NO_HEADERS, Arrival
 from trimtab.errors import DeadlineExceeded, Rejected, TrimtabError
 from trimtab.gate import Gate, Visit
-from trimtab.servers.admission import Reception, clock, priority_of, wait, wait_awaiting
+from trimtab.servers.admission import Reception, priority_of, wait, wait_awaiting
 
 HEALTH_SERVICES = ("grpc.health.v1.Health",)
 PUSHBACK = "grpc-retry-pushback-ms"
@@ -179,7 +179,7 @@ class _Stay:
         """The RPC is over for gRPC. A handler that streams may never hear of that; another one is still at work."""
         visit = self.visit
         if visit is not None and visit.until is not None:
-            visit.leave(clock())
+            visit.leave(visit.clock.now())
             visit.wake()
         elif self._streaming:
             self.end()
@@ -187,7 +187,7 @@ class _Stay:
     def end(self) -> None:
         """The call is over. Saying it twice is saying it once."""
         if self.visit is not None:
-            self.visit.leave(clock(), self.good)
+            self.visit.leave(self.visit.clock.now(), self.good)
         with suppress(IndexError):
             self._ends.pop()()
 
@@ -199,7 +199,7 @@ def _let_in(method: _Method, context: Any) -> Iterator[tuple[float | None, str]]
     stay = _Stay(method)
     try:
         gate = reception.gate or reception.open()
-        call = Arrival() if gate is None else method.arrival(gate, context, now := clock())
+        call = Arrival() if gate is None else method.arrival(gate, context, now := gate.clock.now())
         try:
             visit = stay.visit = None if gate is None else gate.arrive(call, now)
             if visit is not None and (visit.until is not None or method.handler.response_streaming):
@@ -223,7 +223,7 @@ async def _let_in_awaiting(method: _Method, context: Any) -> AsyncIterator[None]
     try:
         gate = reception.gate or await asyncio.to_thread(reception.open)
         if gate is not None:
-            call = method.arrival(gate, context, now := clock())
+            call = method.arrival(gate, context, now := gate.clock.now())
             try:
                 visit = stay.visit = gate.arrive(call, now)
                 if visit is not None and visit.until is not None:
@@ -249,7 +249,7 @@ def _abort(context: Any, code: grpc.StatusCode, details: str) -> NoReturn:
 
 @contextmanager
 def _inherited(deadline: float | None, priority: str) -> Iterator[None]:
-    """Have calls that are made inside end by ``deadline`` (``time.monotonic``) and be as important as ``priority`` says."""
+    """Have calls that are made inside end by ``deadline`` (by the gate's clock) and be as important as ``priority`` says."""
     until, importance = outer.deadline.set(deadline), outer.priority.set(priority)
     try:
         yield

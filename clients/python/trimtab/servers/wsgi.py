@@ -18,7 +18,7 @@ from trimtab.calling import context
 from trimtab.core.serving import NO_HEADERS, Arrival
 from trimtab.errors import TrimtabError
 from trimtab.gate import Gate, Visit
-from trimtab.servers.admission import HEALTH_PATHS, Problem, Reception, clock, priority_of, problem, timeout_of, wait
+from trimtab.servers.admission import HEALTH_PATHS, Problem, Reception, priority_of, problem, timeout_of, wait
 
 StartResponse = Callable[..., Any]
 WSGIApp = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
@@ -86,7 +86,7 @@ class _Service:
         priority = priority_of(environ.get("HTTP_TRIMTAB_PRIORITY", ""))
         if timeout is None and not priority and gate.idle:
             return None
-        now = clock()
+        now = gate.clock.now()
         deadline = None if timeout is None else now + timeout
         headers = _lowered(environ) if gate.needs_headers else NO_HEADERS
         call = Arrival(
@@ -132,7 +132,7 @@ class _Service:
                 self.run(close)
         finally:
             if self._visit is not None:
-                self._visit.leave(clock(), self.good)
+                self._visit.leave(self._visit.clock.now(), self.good)
             self._serving.exit()
 
 

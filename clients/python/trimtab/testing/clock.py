@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from trimtab.calling.wheel import Deadline
+from trimtab.core.clock import Event
 
 # Turns of the loop without anybody beginning or ending to wait, after which all are taken to have come to where they wait.
 _TURNS = 20
@@ -37,6 +38,11 @@ class FakeClock:
     def sleep(self, seconds: float) -> None:
         """Hold this thread up, which takes no time."""
         self.advance(max(0.0, seconds))
+
+    def wait(self, event: Event, seconds: float) -> None:
+        """Hold this thread up, unless it happened already: no other thread is waited for."""
+        if not event.is_set():
+            self.sleep(seconds)
 
     async def pause(self, seconds: float) -> None:
         """Let other tasks run for so many seconds, which takes no time."""

@@ -16,6 +16,7 @@ from trimtab.core.endpoints import ServiceState
 from trimtab.core.session import Session, Step
 from trimtab.discovery import Callee
 from trimtab.engine import Engine
+from trimtab.gate import Gate
 from trimtab.settings import Settings
 from trimtab.stream import Command, Observer, Stream
 from trimtab.testing.clock import FakeClock
@@ -50,6 +51,10 @@ class FakeEngine(Engine):
         made = self.made.setdefault(name, [])
         rng = random.Random(f"{self._seed} {name}")
         return _FakeCallee(made, name, self.caller, self.no_endpoints, state, policies, rng, self.clock)
+
+    def new_gate(self, name: str, policies: Mapping[str, Release | None]) -> Gate:
+        """What lets calls into a service, by the fake mesh's clock."""
+        return Gate(name, policies, self.wake, random.Random(f"{self._seed} {name}"), self.clock)
 
     def new_stream(self, session: Session) -> Stream:
         """A stream to the registry."""
