@@ -167,7 +167,7 @@ class AiohttpExchange(Awaiting, Exchange):
 
     def judge(self, answer: ClientResponse) -> Outcome:
         """By its status."""
-        return judge(answer.status, answer.headers.get("retry-after"))
+        return judge(answer.status, answer.headers)
 
     def blame(self, error: BaseException) -> Outcome:
         """By the classes of aiohttp."""

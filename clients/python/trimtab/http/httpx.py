@@ -41,6 +41,8 @@ READ_TIMEOUT = 5.0
 # before its server closes it under a request.
 KEEPALIVE_EXPIRY = 1.5
 
+_PHASES = ("connect", "read", "write", "pool")
+_NO_TIMEOUTS: dict[str, float | None] = {}
 POOL_OPTIONS = frozenset({"verify", "cert", "http1", "http2", "limits"})
 
 
@@ -191,7 +193,7 @@ class HttpxExchange(Exchange):
 
     def judge(self, answer: Any) -> Outcome:
         """By its status."""
-        return judge(answer.status_code, answer.headers.get("retry-after"))
+        return judge(answer.status_code, answer.headers)
 
     def blame(self, error: BaseException) -> Outcome:
         """By the library's classes."""
@@ -252,12 +254,13 @@ class HttpxExchange(Exchange):
         told = [(name.encode("ascii"), value.encode("ascii")) for name, value in onward(call, now)]
         extensions = request.extensions
         if timeout is not None:
-            given = extensions.get("timeout", {})
-            shortened = {
-                phase: timeout if (seconds := given.get(phase)) is None else min(seconds, timeout)
-                for phase in ("connect", "read", "write", "pool")
-            }
-            extensions = {**extensions, "timeout": shortened}
+            given = extensions.get("timeout", _NO_TIMEOUTS)
+            for phase in _PHASES:
+                seconds = given.get(phase)
+                if seconds is None or seconds > timeout:
+                    # The client's own times are shared by its requests.
+                    given = {**given, phase: timeout}
+            extensions = {**extensions, "timeout": given}
         return _WireRequest(
             request.method, url, _WireHeaders([*request.headers.raw, *told]), request.stream, extensions
         )

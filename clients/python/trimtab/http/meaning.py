@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from trimtab.calling.context import PRIORITY_HEADER, TIMEOUT_HEADER
 from trimtab.calling.context import priority as inherited_priority
@@ -18,9 +18,9 @@ TIMEOUT = Outcome("timeout")
 CALLERS = Outcome("cancelled", failed=False, counted=False)
 
 
-def judge(status: int, retry_after: str | None) -> Outcome:
-    """What an answer with ``status`` means; ``retry_after`` is its header of that name."""
-    return OK if status < 400 else outcome_of(str(status), _seconds(retry_after))
+def judge(status: int, headers: Mapping[str, str]) -> Outcome:
+    """What an answer means. The headers of a good one are not looked at: to find one, libraries decode them all."""
+    return OK if status < 400 else outcome_of(str(status), _seconds(headers.get("retry-after")))
 
 
 def _seconds(retry_after: str | None) -> float | None:

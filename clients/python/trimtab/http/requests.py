@@ -124,7 +124,7 @@ class RequestsExchange(Blocking, Exchange):
 
     def judge(self, answer: requests.Response) -> Outcome:
         """By its status."""
-        return judge(answer.status_code, answer.headers.get("retry-after"))
+        return judge(answer.status_code, answer.headers)
 
     def blame(self, error: BaseException) -> Outcome:
         """By the classes of requests and of what it wraps."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
@@ -21,6 +22,7 @@ class Target(NamedTuple):
         return self.service if self.namespace is None else f"{self.service}.{self.namespace}"
 
 
+@lru_cache(maxsize=1024)
 def parse_target(authority: str) -> Target:
     """The service that the authority of a ``mesh://`` URL names: ``SERVICE`` or ``SERVICE.NAMESPACE``.
 
