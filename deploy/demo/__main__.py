@@ -8,13 +8,16 @@ import logging
 import signal
 import sys
 import time
+from collections.abc import Sequence
 
+from deploy.demo.findings import Finding
 from deploy.demo.program import DemoError
-from deploy.demo.scenes import SCENES, Scene, Show
-from deploy.demo.screen import Finding, Screen, bold, cyan, dim, green, red
+from deploy.demo.scenes import SCENES
+from deploy.demo.screen import Screen, bold, cyan, dim, green, red
 from deploy.demo.shopper import TIMEOUT
-from deploy.demo.stage import HEARTBEAT, WINDOW, Stage
-from deploy.demo.traffic import failed
+from deploy.demo.show import Scene, Show
+from deploy.demo.stage import HEARTBEAT, SHOPPERS, WINDOW, Stage
+from deploy.demo.traffic import Call, failed, refused, stood_in
 
 BROKEN, DISTURBED = 1, 2
 
@@ -25,7 +28,9 @@ def main() -> int:
     parser.add_argument(
         "--scene", action="append", choices=[scene.key for scene in SCENES], help="only this one; again for more"
     )
-    parser.add_argument("--rate", type=float, default=100.0, help="the shopper's calls per second (default: 100)")
+    parser.add_argument(
+        "--rate", type=float, default=100.0, help="calls per second of all shoppers together (default: 100)"
+    )
     parser.add_argument("--plain", action="store_true", help="no colours, no moving line")
     options = parser.parse_args()
     if hasattr(sys.stdout, "reconfigure"):
@@ -68,7 +73,7 @@ async def _perform(screen: Screen, scenes: list[Scene], rate: float) -> int:
     summary = f"{kept} of {len(findings)} promises kept"
     screen.say(
         f"\n    {green(bold(summary)) if kept == len(findings) else red(bold(summary))}   "
-        f"{len(calls):,} calls, {len(failed(calls))} failed, {time.monotonic() - began:.0f} s\n"
+        f"{_told(calls)}, {time.monotonic() - began:.0f} s\n"
     )
     return 0 if kept == len(findings) else BROKEN
 
@@ -79,10 +84,20 @@ def _introduce(screen: Screen, stage: Stage) -> None:
         ("control plane", f"one process; gRPC {stage.grpc_address}, HTTP {stage.http_address}"),
         ("order service", f"{', '.join(stage.instances)}: Flask, a process each"),
         ("orders are in", stage.store_name),
-        ("shopper", f"{stage.rate:g} calls/s, whether answered or not; it waits {TIMEOUT:g} s for an answer"),
+        ("shoppers", f"{len(SHOPPERS)}, a process each: together {stage.rate:g} calls/s, whether answered or not"),
+        ("patience", f"they wait {TIMEOUT:g} s for an answer, and repeat nothing"),
         ("heartbeats", f"every {HEARTBEAT:g} s; who is silent for {WINDOW:g} s is gone"),
     ):
         screen.say(f"    {dim(what.ljust(14))} {how}")
+
+
+def _told(calls: Sequence[Call]) -> str:
+    """What became of all calls."""
+    away = len(refused(calls))
+    return (
+        f"{len(calls):,} calls: {len(failed(calls)) - away} failed, "
+        f"{away} refused by a policy, {len(stood_in(calls))} answered from a cache"
+    )
 
 
 def _cancel_on(*numbers: signal.Signals) -> None:

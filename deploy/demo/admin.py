@@ -53,6 +53,10 @@ class Admin:
         clients = await self._items("/v1/clients")
         return [refusal["reason"] for client in clients for refusal in client["refusals"]]
 
+    async def breakers(self) -> list[str]:
+        """States of the circuits towards the order service, as its callers reported them."""
+        return [item["state"] for item in await self._items("/v1/breakers?service=orders")]
+
     async def drain(self, instance: str) -> None:
         """Take an instance out of traffic; what ``trimtab drain`` does."""
         await self._ask("POST", f"{_SERVICE}/instances/{instance}:drain")

@@ -8,25 +8,17 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from typing import NamedTuple, TextIO
+from typing import TextIO
 
+from deploy.demo.findings import Finding
 from deploy.demo.stage import Stage
-from deploy.demo.traffic import failed, shares
+from deploy.demo.traffic import failed, refused, shares, stood_in
 
 BAR = 6
 BLOCKS = " ▏▎▍▌▋▊▉█"
 # Without a terminal the live line is printed anew, at this interval in seconds.
 PLAIN_INTERVAL = 2.0
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-
-
-class Finding(NamedTuple):
-    """A promise and what became of it; ``why`` helps whoever looks for the reason of a broken one."""
-
-    promise: str
-    measured: str
-    kept: bool
-    why: str = ""
 
 
 class Screen:
@@ -49,6 +41,19 @@ class Screen:
         self.say(f"\n {cyan(bold(f'{number}  {title}'))}")
         self.say(f"    {what}")
         self._shown, self._said_at = "", time.monotonic()
+
+    def command(self, line: str, file: str = "") -> None:
+        """Show a command as it is entered, and the file that it is given."""
+        self._erase()
+        self.say(f"    {bold(f'$ {line}')}")
+        for text in file.splitlines():
+            self.say(dim(f"      {text}"))
+
+    def printed(self, lines: Sequence[str]) -> None:
+        """Show what a command answered."""
+        self._erase()
+        for line in lines:
+            self.say(f"    {line}")
 
     def live(self, stage: Stage, mark: int) -> None:
         """Show how the shop is doing; counts are since the mark, shares of the last second."""
@@ -97,21 +102,32 @@ class Screen:
             for finding in act:
                 self.verdict(finding)
 
+    def _erase(self) -> None:
+        """Take the live line away; it comes again below what is said now."""
+        if self._moving and self._shown:
+            self._write("\r\x1b[2K")
+        self._shown = ""
+
     def _line(self, stage: Stage, mark: int) -> str:
         now = time.monotonic()
         lately, scene = stage.traffic.lately(now, 1.0), stage.traffic.since(mark)
-        bad = len(failed(scene))
+        turned_away, cached = len(refused(scene)), len(stood_in(scene))
+        bad = len(failed(scene)) - turned_away
         share = shares(lately)
         seats = "  ".join(_seat(name, stage.instances[name], share.get(name, 0.0)) for name in stage.instances)
         failures = f"{bad:>2} failed"
         return (
-            f"    {cyan('▸')} {len(lately):>3}/s {green(f'{len(scene) - bad:>4} ok')}  "
-            f"{red(failures) if bad else dim(failures)}   {seats}"
+            f"    {cyan('▸')} {len(lately):>3}/s {green(f'{len(scene) - bad - turned_away - cached:>4} ok')}  "
+            f"{red(failures) if bad else dim(failures)}{_some(turned_away, 'refused')}{_some(cached, 'from a cache')}   {seats}"
         ).rstrip()
 
     def _write(self, text: str) -> None:
         self._output.write(text if self._coloured else _without_colours(text))
         self._output.flush()
+
+
+def _some(count: int, what: str) -> str:
+    return yellow(f"  {count:>2} {what}") if count else ""
 
 
 def _seat(name: str, condition: str, share: float) -> str:

@@ -1,4 +1,4 @@
-"""The shopper: places orders and looks at them, at a steady rate, through the SDK. ``python -m deploy.demo.shopper RATE``.
+"""A shopper: places orders and looks around, at a steady rate, through the SDK. ``python -m deploy.demo.shopper NAME RATE``.
 
 Open loop: the next call is made when it is due, whether earlier ones were answered or not. What became of the calls is
 written to standard output, a JSON list of calls a line.
@@ -32,26 +32,42 @@ THREADS = 200
 class Shopper:
     """Makes calls and remembers what became of them."""
 
-    def __init__(self, http: httpx.Client) -> None:
+    def __init__(self, name: str, http: httpx.Client) -> None:
+        self._name = name
         self._http = http
         self._known: deque[int] = deque(maxlen=1000)
         self._calls: deque[Call] = deque()
 
     def shop(self, number: int, intended: float) -> None:
-        """Make one call: an even number orders, an odd one looks an order up."""
+        """Make one call: an even number orders; the odd ones look at an order or at the catalogue, by turns."""
+        what = ("order", "look-up", "order", "catalogue")[number % 4] if self._known else "order"
         began = time.monotonic()
-        discount, error, tried = None, "", []
+        discount, error, trace = None, "", None
         try:
-            answer = self._order() if number % 2 == 0 or not self._known else self._look_up()
-            tried = answer.extensions["trimtab"].attempts
-            discount = answer.raise_for_status().json()["discount"] if answer.request.method == "POST" else None
+            answer = self._ask(what)
+            trace = answer.extensions["trimtab"]
             answer.raise_for_status()
+            if what == "order":
+                order = answer.json()
+                discount = order["discount"]
+                self._known.append(order["id"])
         except httpx.HTTPError as failure:
             error = f"{type(failure).__name__}: {failure}"
-            trace = getattr(failure, "trimtab", None)
-            tried = trace.attempts if trace else tried
-        names = [attempt.endpoint.id for attempt in tried]
-        self._calls.append(Call(intended, began, time.monotonic(), not error, names, discount, error))
+            trace = trace or getattr(failure, "trimtab", None)
+        call = Call(
+            self._name,
+            what,
+            intended,
+            began,
+            time.monotonic(),
+            not error,
+            [attempt.endpoint.id for attempt in trace.attempts] if trace else [],
+            discount,
+            error,
+        )
+        if trace:
+            call = call._replace(policy=trace.policy, refused=trace.refused, fallback=trace.fallback, age=trace.age)
+        self._calls.append(call)
 
     def report(self) -> None:
         """Write what is new."""
@@ -59,23 +75,21 @@ class Shopper:
         sys.stdout.write(json.dumps(calls) + "\n")
         sys.stdout.flush()
 
-    def _order(self) -> httpx.Response:
-        answer = self._http.post("mesh://orders/orders", json={"item": random.choice(ITEMS)})
-        if answer.is_success:
-            self._known.append(answer.json()["id"])
-        return answer
-
-    def _look_up(self) -> httpx.Response:
-        return self._http.get(f"mesh://orders/orders/{random.choice(self._known)}")
+    def _ask(self, what: str) -> httpx.Response:
+        if what == "order":
+            return self._http.post("mesh://orders/orders", json={"item": random.choice(ITEMS)})
+        if what == "look-up":
+            return self._http.get(f"mesh://orders/orders/{random.choice(self._known)}")
+        return self._http.get("mesh://orders/catalogue")
 
 
 def main() -> None:
     """Shop until killed."""
-    rate = float(sys.argv[1])
+    name, rate = sys.argv[1], float(sys.argv[2])
     # By load alone, so that equals get equal shares: by latency, as is built in, whoever is faster just now gets more.
-    mesh = Mesh(name="shopper", algorithm="least_request")
+    mesh = Mesh(name=name, algorithm="least_request")
     mesh.wait_ready("orders")
-    shopper = Shopper(mesh.http_client(timeout=TIMEOUT))
+    shopper = Shopper(name, mesh.http_client(timeout=TIMEOUT))
     threading.Thread(target=_report, args=(shopper,), name="report", daemon=True).start()
     with ThreadPoolExecutor(THREADS) as pool:
         start = time.monotonic()

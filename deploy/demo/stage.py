@@ -1,4 +1,4 @@
-"""The stage: etcd, a control plane, a store of orders, the order service's instances and a shopper, all real processes."""
+"""The stage: etcd, a control plane, a store of orders, the order service's instances and shoppers, all real processes."""
 
 from __future__ import annotations
 
@@ -10,23 +10,34 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from controlplane.errors import TrimtabError
 from controlplane.store.embedded import EmbeddedEtcd
 from deploy.demo import orders, shopper
 from deploy.demo.admin import Admin
+from deploy.demo.ailment import Ailment
 from deploy.demo.program import DemoError, Program, free_port
 from deploy.demo.traffic import Call, Traffic
 
 HEARTBEAT = 0.5
 WINDOW = 2.0
 START_TIMEOUT = 20.0
+SHOPPERS = ("shopper-1", "shopper-2", "shopper-3")
 
-Condition = Literal["starting", "up", "killed", "frozen", "draining"]
+Condition = Literal["starting", "up", "failing", "slow", "killed", "frozen", "draining"]
+_SIGNS: dict[Ailment, Condition] = {Ailment.NONE: "up", Ailment.FAILING: "failing", Ailment.SLOW: "slow"}
+
+
+class Printed(NamedTuple):
+    """What a command printed, and when its last line came (``time.monotonic``)."""
+
+    lines: list[str]
+    at: float
 
 
 class Stage:
@@ -47,7 +58,7 @@ class Stage:
         self.grpc_address, self.http_address = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
         self.admin = Admin(self.http_address)
         self._numbers = iter(range(1, 1000))
-        self._listening: asyncio.Task[None] | None = None
+        self._listening: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Stage:
         try:
@@ -55,7 +66,7 @@ class Stage:
             await self.start_control_plane()
             await asyncio.gather(*(self.start_instance() for _ in range(3)))
             await self._until_healthy()
-            await self._start_shopper()
+            await self._start_shoppers()
         except BaseException:
             await self._clear()
             raise
@@ -75,17 +86,18 @@ class Stage:
         for name, program in self._programs.items():
             if not program.alive and self.instances.get(name, "up") in ("starting", "up"):
                 raise DemoError(f"{name} ended by itself\n{program.tail()}")
-        if self._listening is not None and self._listening.done():
-            self._listening.result()
+        for task in self._listening:
+            if task.done():
+                task.result()
 
     # The order service
 
-    async def start_instance(self) -> str:
+    async def start_instance(self, version: str = "v1") -> str:
         """Start one more instance; its name."""
         name = f"orders-{next(self._numbers)}"
         self.instances[name] = "starting"
         self._programs[name] = await self._python(
-            name, orders.__name__, name, environment=self._client() | {"ORDERS_STORE": self._store_url}
+            name, orders.__name__, name, version, environment=self._client() | {"ORDERS_STORE": self._store_url}
         )
         return name
 
@@ -104,6 +116,10 @@ class Stage:
     def thaw(self, name: str) -> None:
         """SIGCONT: it goes on as if nothing had been."""
         self._send(name, "up", signal.SIGCONT)
+
+    def ail(self, name: str, ailment: Ailment) -> None:
+        """It suffers, from the next call on, and goes on to say that it is well; or it is cured."""
+        self._send(name, _SIGNS[ailment], ailment.value)
 
     async def drain(self, name: str) -> None:
         """Have the operator take it out of traffic."""
@@ -169,6 +185,27 @@ class Stage:
         """Start etcd again, with its data and at its address."""
         await self._etcd.start()
 
+    async def trimtab(self, *arguments: str) -> Printed:
+        """Run the ``trimtab`` command as an operator does; what it printed. Raises DemoError when it fails."""
+        name, lines, at = f"trimtab {' '.join(arguments)}", [], time.monotonic()
+        program = await Program.start(
+            name,
+            (sys.executable, "-m", "controlplane", *arguments),
+            log=self._directory / "trimtab.log",
+            environment={"TRIMTAB_HTTP": self.http_address},
+            piped=True,
+        )
+        try:
+            async with self._patience(f"`{name}` did not end"):
+                async for line in program.lines:
+                    lines.append(line.decode().rstrip())
+                    at = time.monotonic()
+            if await program.ended():
+                raise DemoError(f"`{name}` failed\n{program.tail()}")
+        finally:
+            await program.stop()
+        return Printed(lines, at)
+
     # Starting and clearing
 
     async def _start_store(self) -> None:
@@ -187,14 +224,14 @@ class Stage:
         self._store_url = f"sqlite:{path}"
         self.store_name = f"SQLite ({path}), because there is no Redis on this machine"
 
-    async def _start_shopper(self) -> None:
-        program = await self._python(
-            "shopper", shopper.__name__, str(self.rate), environment=self._client(), piped=True
-        )
-        self._programs["shopper"] = program
-        self._listening = asyncio.create_task(self._listen(program), name="listen to the shopper")
-        async with self._patience("the shopper did not begin to shop"):
-            while not self.traffic.calls:
+    async def _start_shoppers(self) -> None:
+        share = str(self.rate / len(SHOPPERS))
+        for name in SHOPPERS:
+            program = await self._python(name, shopper.__name__, name, share, environment=self._client(), piped=True)
+            self._programs[name] = program
+            self._listening.append(asyncio.create_task(self._listen(program), name=f"listen to {name}"))
+        async with self._patience("the shoppers did not begin to shop"):
+            while {call.shopper for call in self.traffic.calls} != set(SHOPPERS):
                 self.check()
                 await asyncio.sleep(0.05)
 
@@ -202,7 +239,7 @@ class Stage:
         async for line in program.lines:
             calls = [Call(*fields) for fields in json.loads(line)]
             self.traffic.calls.extend(calls)
-            for name in {call.tried[-1] for call in calls if call.ok}:
+            for name in {call.by for call in calls}:
                 if self.instances.get(name) == "starting":
                     self.instances[name] = "up"
 
@@ -237,10 +274,10 @@ class Stage:
             raise DemoError(f"{complaint} within {START_TIMEOUT:.0f} s\n{said}") from None
 
     async def _clear(self) -> None:
-        if self._listening is not None:
-            self._listening.cancel()
+        for task in self._listening:
+            task.cancel()
             with suppress(asyncio.CancelledError):
-                await self._listening
+                await task
         await self.admin.close()
         try:
             await asyncio.gather(*(program.stop() for program in self._programs.values()))
