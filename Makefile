@@ -12,7 +12,7 @@ PROTO_TOOLS := grpcio-tools==1.62.3 setuptools==79.0.1
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-demo: $(VENV)/.demo ## Watch an online shop's order service survive real failures (about 80 s)
+demo: $(VENV)/.demo ## Watch an online shop's order service survive real failures (about two minutes)
 	@$(BIN)/python -m deploy.demo $(DEMO)
 
 test: $(VENV)/.test ## Run the tests, on a real etcd

@@ -83,12 +83,11 @@ def in_force(what: str, calls: Sequence[Call], applied: Applied, shoppers: Colle
     older = (call.began for call in calls if call.policy != applied.revision)
     last = max((began for began in older if began > applied.entered), default=applied.entered)
     heard = {call.shopper for call in calls if call.policy == applied.revision}
-    promise = f"{what} in all {len(shoppers)} shoppers, at most {POLICY_LIMIT:g} s after the command's answer"
+    promise = f"{what} in all {len(shoppers)} shoppers, within {POLICY_LIMIT:g} s of the command's answer"
     if not heard.issuperset(shoppers):
         return Finding(promise, f"never in {', '.join(sorted(set(shoppers) - heard))}", False)
-    late = last - applied.answered
-    measured = f"{abs(late):.2f} s {'before' if late < 0 else 'after'} it, {last - applied.entered:.2f} s from Enter"
-    return Finding(promise, measured, late <= POLICY_LIMIT)
+    measured = f"{last - applied.entered:.2f} s after Enter; the answer took {applied.answered - applied.entered:.2f} s"
+    return Finding(promise, measured, last - applied.answered <= POLICY_LIMIT)
 
 
 def times(calls: Sequence[Call]) -> str:

@@ -117,9 +117,15 @@ class Stage:
         """SIGCONT: it goes on as if nothing had been."""
         self._send(name, "up", signal.SIGCONT)
 
-    def ail(self, name: str, ailment: Ailment) -> None:
-        """It suffers, from the next call on, and goes on to say that it is well; or it is cured."""
-        self._send(name, _SIGNS[ailment], ailment.value)
+    def ail(self, ailment: Ailment, *names: str) -> None:
+        """They suffer, from the next call on, and go on to say that they are well."""
+        for name in names:
+            self._send(name, _SIGNS[ailment], ailment.value)
+
+    def cure(self) -> None:
+        """Nobody suffers any more."""
+        ailing = [name for name, condition in self.instances.items() if condition in ("failing", "slow")]
+        self.ail(Ailment.NONE, *ailing)
 
     async def drain(self, name: str) -> None:
         """Have the operator take it out of traffic."""

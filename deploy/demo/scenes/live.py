@@ -6,10 +6,10 @@ import time
 from collections.abc import Sequence
 
 from deploy.demo.ailment import SLOWNESS, Ailment
-from deploy.demo.findings import Applied, Finding, in_force, no_failures, reasons, share_of
+from deploy.demo.findings import Finding, in_force, no_failures, reasons, share_of
 from deploy.demo.show import Scene, Show
 from deploy.demo.stage import SHOPPERS
-from deploy.demo.traffic import Call, failed, quantile, refused, under
+from deploy.demo.traffic import REPORT_LAG, Call, failed, quantile, refused, under
 
 # Until a burst is used up, connections are made, a newcomer is known; seconds.
 SETTLING = 0.7
@@ -29,7 +29,7 @@ async def limit(show: Show) -> list[Finding]:
         applied = await show.apply(f"limit-{rate}")
         await show.play(SETTLING)
         began = time.monotonic()
-        await show.play(LIMIT_WINDOW + SETTLING)
+        await show.play(LIMIT_WINDOW + REPORT_LAG)
         calls = show.calls[before:]
         findings.append(in_force(f"{rate}/s holds", calls, applied, SHOPPERS))
         findings.append(_passed(calls, began, rate, show.stage.rate / len(SHOPPERS)))
@@ -57,14 +57,10 @@ def _passed(calls: Sequence[Call], began: float, rate: float, offered: float) ->
 async def timeout(show: Show) -> list[Finding]:
     """Every instance is slow; callers wait for less than it takes, and then for more."""
     stage = show.stage
-    for name in stage.up():
-        stage.ail(name, Ailment.SLOW)
-    await show.play(1.0)
-    short, hasty = await _watched(show, "timeout-100ms", 200)
-    long, patient = await _watched(show, "timeout-1s", 200)
-    for name, condition in stage.instances.items():
-        if condition == "slow":
-            stage.ail(name, Ailment.NONE)
+    stage.ail(Ailment.SLOW, *stage.up())
+    short, hasty = await _watched(show, "timeout-100ms", 150)
+    long, patient = await _watched(show, "timeout-1s", 150)
+    stage.cure()
     waits = [(call.ended - call.began) * 1000 for call in hasty]
     late = [call for call in hasty if "DeadlineExceeded" not in call.error]
     return [
@@ -100,7 +96,7 @@ async def canary(show: Show) -> list[Finding]:
 async def _watched(show: Show, policy: str, count: int) -> tuple[Finding, Sequence[Call]]:
     """Apply a policy, and watch so many calls: whether it is in force in time, and those of the calls that it held for."""
     before = len(show.calls)
-    applied: Applied = await show.apply(policy)
+    applied = await show.apply(policy)
     await show.play(SETTLING)
     calls = await show.sample(count)
     return in_force(f"{policy}.yaml holds", show.calls[before:], applied, SHOPPERS), under(calls, applied.revision)

@@ -27,12 +27,12 @@ async def eject(show: Show) -> list[Finding]:
     await show.apply("eject")
     await show.play(1.0)
     sick = time.monotonic()
-    stage.ail(victim, Ailment.FAILING)
+    stage.ail(Ailment.FAILING, victim)
     # Up to the end of the first ejection: then it is tried again.
     await show.play(EJECTION - 0.5)
     calls, healthy = show.calls, victim in await stage.admin.healthy()
     cured = time.monotonic()
-    stage.ail(victim, Ailment.NONE)
+    stage.cure()
 
     async def forgiven() -> bool:
         return {call.shopper for call in answers(show.calls, victim) if call.began > cured} == set(SHOPPERS)
@@ -50,10 +50,10 @@ async def eject(show: Show) -> list[Finding]:
 async def slow(show: Show) -> list[Finding]:
     """An instance answers well, and late."""
     stage, victim = show.stage, show.stage.up()[0]
-    stage.ail(victim, Ailment.SLOW)
+    stage.ail(Ailment.SLOW, victim)
     blind = await _sample_under(show, "round-robin", 200)
-    seeing = await _sample_under(show, "p2c", 400)
-    stage.ail(victim, Ailment.NONE)
+    seeing = await _sample_under(show, "p2c", 300)
+    stage.cure()
     fair = 1 / len(stage.instances)
     evenly = share_of("by round_robin, which looks at nothing, it", victim, blind, fair, EVENNESS)
     part = shares(seeing).get(victim, 0.0)
@@ -77,10 +77,9 @@ async def breaker(show: Show) -> list[Finding]:
     stage = show.stage
     await show.apply("breaker")
     # The good answers that are kept for worse times.
-    await show.play(1.5)
+    await show.play(1.0)
     sick = time.monotonic()
-    for name in stage.up():
-        stage.ail(name, Ailment.FAILING)
+    stage.ail(Ailment.FAILING, *stage.up())
 
     async def open_everywhere() -> bool:
         return (await stage.admin.breakers()).count("OPEN") == len(SHOPPERS)
@@ -94,12 +93,10 @@ async def breaker(show: Show) -> list[Finding]:
     await show.play(broken + 4.0 - time.monotonic())
     meanwhile = [call for call in show.calls if call.began > broken]
     cured = time.monotonic()
-    for name, condition in stage.instances.items():
-        if condition == "failing":
-            stage.ail(name, Ailment.NONE)
+    stage.cure()
     took = await show.until(closed, CLOSE_LIMIT)
     well = time.monotonic()
-    await show.play(1.5)
+    await show.play(1.0)
     catalogue = [call for call in meanwhile if call.what == "catalogue"]
     cached = [call for call in stood_in(catalogue) if call.fallback == "cache" and call.age > 0]
     oldest = max((call.age for call in cached), default=0.0)

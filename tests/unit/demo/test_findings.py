@@ -31,9 +31,9 @@ def rolled_out(until: float, *, old: int = 6) -> list[Call]:
 @pytest.mark.parametrize(
     ("until", "measured", "kept"),
     [
-        (10.47, "0.03 s before it, 0.47 s from Enter", True),
-        (11.25, "0.75 s after it, 1.25 s from Enter", True),
-        (11.75, "1.25 s after it, 1.75 s from Enter", False),
+        (10.47, "0.47 s after Enter; the answer took 0.50 s", True),
+        (11.25, "1.25 s after Enter; the answer took 0.50 s", True),
+        (11.75, "1.75 s after Enter; the answer took 0.50 s", False),
     ],
 )
 def test_a_policy_is_in_force_once_no_call_begins_under_an_older_one(until: float, measured: str, kept: bool) -> None:
