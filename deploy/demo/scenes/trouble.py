@@ -75,10 +75,9 @@ async def _sample_under(show: Show, policy: str, count: int) -> Sequence[Call]:
 async def breaker(show: Show) -> list[Finding]:
     """Every instance fails every call; after some seconds they are well again."""
     stage = show.stage
-    await show.apply("breaker")
+    applied = await show.apply("breaker")
     # The good answers that are kept for worse times.
     await show.play(1.0)
-    sick = time.monotonic()
     stage.ail(Ailment.FAILING, *stage.up())
 
     async def open_everywhere() -> bool:
@@ -112,7 +111,7 @@ async def breaker(show: Show) -> list[Finding]:
         Finding(
             "the catalogue is still answered, from the cache, with its age",
             f"{len(cached)} of {len(catalogue)}, up to {oldest:.1f} s old",
-            len(cached) == len(catalogue) > 0 and oldest <= cured - sick + 1.0,
+            len(cached) == len(catalogue) > 0 and oldest <= cured - applied.entered,
         ),
         within("once they are well, probes find out, and all circuits close", took, CLOSE_LIMIT),
         no_failures([call for call in show.calls if call.began > well]),
