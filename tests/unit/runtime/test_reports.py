@@ -227,4 +227,5 @@ def test_whatever_a_client_reports_of_calls_can_be_shown_and_passed_on(
         assert one.latency is None or one.latency >= 0
         [through] = reports.traffic_infos([reports.traffic(one)])
         assert through._replace(seconds=one.seconds) == one
-        assert through.latency == pytest.approx(one.latency, rel=1e-9, abs=1e-9)
+        assert (through.latency is None) == (one.latency is None)
+        assert (through.latency or 0.0) == pytest.approx(one.latency or 0.0, rel=1e-9, abs=1e-9)

@@ -76,7 +76,7 @@ def test_a_changed_bulkhead_counts_the_calls_that_are_under_way(orders: Callee) 
     with pytest.raises(Overloaded):
         begin(orders)
     assert first.pipeline is not None
-    first.pipeline.completed(first, first.pipeline.now())
+    first.pipeline.answered(first, first.pipeline.now(), over=True)
     begin(orders)
 
 

@@ -28,7 +28,7 @@ class Shop:
         call = self.begin()
         assert call.pipeline is not None
         if outcome is None:
-            call.pipeline.completed(call, self.now + seconds)
+            call.pipeline.answered(call, self.now + seconds, over=True)
         else:
             call.pipeline.failed(call, outcome, "", self.now + seconds)
             call.pipeline.over(call, self.now + seconds)
