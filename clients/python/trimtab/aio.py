@@ -21,6 +21,7 @@ from trimtab.core.endpoints import Endpoint, ServiceState
 from trimtab.discovery import Callee, has_endpoint, is_settled
 from trimtab.engine import LoadSource, Status
 from trimtab.enrolment import State
+from trimtab.hooks import Hooks
 from trimtab.mesh import Mesh, usable
 from trimtab.registration import Standing
 from trimtab.serving import InFlight
@@ -87,9 +88,10 @@ class AsyncMesh:
         servers: str | Sequence[str] | None = None,
         *,
         load: LoadSource | None = None,
+        hooks: Sequence[Hooks] = (),
         **options: Unpack[Options],
     ) -> None:
-        self.sync = Mesh(servers, load=load, **options)
+        self.sync = Mesh(servers, load=load, hooks=hooks, **options)
         self._engine = self.sync._engine
 
     @property
@@ -106,6 +108,11 @@ class AsyncMesh:
     def serving(self) -> InFlight:
         """The calls that this process is serving, for load reports."""
         return self.sync.serving
+
+    @property
+    def hooks(self) -> tuple[Hooks, ...]:
+        """Who is told of calls, as it was given."""
+        return self.sync.hooks
 
     @property
     def in_flight(self) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 logger = logging.getLogger("trimtab")
 
@@ -53,6 +53,14 @@ class Watch:
         self.cancel()
 
 
+class Told(Protocol):
+    """Something that tells the program what it holds."""
+
+    def tell(self) -> None:
+        """Call the program. Raises nothing."""
+        ...
+
+
 class Callbacks:
     """The thread that runs them, started with the first."""
 
@@ -62,18 +70,18 @@ class Callbacks:
     def revive(self) -> None:
         """Begin without a thread, at first and in a forked child."""
         self._lock = threading.Lock()
-        self._queue: queue.SimpleQueue[Watch | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Told | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def put(self, watch: Watch) -> None:
-        """Have a watch told, soon."""
+    def put(self, told: Told) -> None:
+        """Have it told, soon."""
         if self._thread is None:
             with self._lock:
                 if self._thread is None and not self._closed:
                     self._thread = threading.Thread(target=self._run, name="trimtab-callbacks", daemon=True)
                     self._thread.start()
-        self._queue.put(watch)
+        self._queue.put(told)
 
     def close(self, timeout: float) -> None:
         """Tell what is queued, then end. A callback that hangs is left behind after ``timeout`` seconds."""
@@ -85,5 +93,5 @@ class Callbacks:
             thread.join(timeout)
 
     def _run(self) -> None:
-        while (watch := self._queue.get()) is not None:
-            watch.tell()
+        while (told := self._queue.get()) is not None:
+            told.tell()

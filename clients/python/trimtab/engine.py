@@ -16,13 +16,15 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 from trimtab.callbacks import Callbacks, Watch
 from trimtab.configs import ConfigFile, LiveConfig, reader_of
+from trimtab.core.calling.events import EndpointsChanged, PolicyApplied, PolicyRefused
+from trimtab.core.calling.events import Event as CallEvent
 from trimtab.core.calling.rules import Caller, Release
 from trimtab.core.endpoints import Mismatch, ServiceState, decode
 from trimtab.core.session import Arrived, Crowded, Event, Session, Step
@@ -32,6 +34,7 @@ from trimtab.enrolment import Enrolment, Enrolments, describe, own_address
 from trimtab.errors import MeshClosed, NotConnected, SettingsInvalid
 from trimtab.fork import tell_of_forks
 from trimtab.gate import Gate
+from trimtab.hooks import Audience, Hooks
 from trimtab.reporting import Reporter
 from trimtab.serving import InFlight
 from trimtab.settings import Settings
@@ -71,8 +74,10 @@ class Status:
 class Engine:
     """Discovery, registration and configuration of one process over one supervised stream."""
 
-    def __init__(self, settings: Settings, load: LoadSource | None) -> None:
+    def __init__(self, settings: Settings, load: LoadSource | None, hooks: Sequence[Hooks] = ()) -> None:
         self.settings = settings
+        self.hooks = tuple(hooks)
+        self._audience = Audience(self.hooks) if hooks else None
         self.serving = InFlight()
         self.callbacks = Callbacks()
         self.closed = False
@@ -81,7 +86,15 @@ class Engine:
         self._ready: dict[str | tuple[str, str], Callee] = {}
         self._configs: dict[str, ConfigFile] = {}
         self._disk = Disk(settings, self._as_resource)
-        self.caller = Caller(settings.name, settings.zone, uuid.uuid4().hex, settings.algorithm, self._circuit_changed)
+        self.caller = Caller(
+            settings.name,
+            settings.zone,
+            uuid.uuid4().hex,
+            settings.algorithm,
+            self._circuit_changed,
+            happened=self._happened if hooks else None,
+            listener=self._audience,
+        )
         self.discovery = Discovery(self.new_callee, self.new_gate, self._from_disk, self._policy_from_disk)
         self._rest()
         tell_of_forks(self)
@@ -382,6 +395,12 @@ class Engine:
         if stream is not None and not self.closed:
             stream.post(Session.report_soon)
 
+    def _happened(self, event: CallEvent) -> None:
+        """Have the hooks told, by the thread that runs callbacks."""
+        if self._audience is not None:
+            self._audience.offer(event)
+            self.callbacks.put(self._audience)
+
     # What the stream tells (its thread)
 
     def happened(self, event: Event, session: Session, now: float) -> Step:
@@ -407,7 +426,21 @@ class Engine:
             refusal = file.apply(resource) if file is not None else None
         if refusal is None:
             self._disk.changed((int(resource.kind), resource.name))
+        if self._audience is not None:
+            self._tell(resource, refusal)
         return refusal
+
+    def _tell(self, resource: Resource, refusal: Refusal | None) -> None:
+        """Have the hooks told what became of a resource."""
+        name, revision = resource.name, resource.version
+        if resource.kind == Kind.KIND_POLICY:
+            self._happened(
+                PolicyApplied(name, revision) if refusal is None else PolicyRefused(name, revision, refusal.reason)
+            )
+        elif resource.kind == Kind.KIND_ENDPOINTS and refusal is None:
+            callee = self.discovery.find(name)
+            if callee is not None:
+                self._happened(EndpointsChanged(callee.state))
 
     def unreachable(self) -> None:
         """No server can be reached: whoever waits for a first answer goes on with what there is."""

@@ -20,6 +20,7 @@ from trimtab.engine import Engine, LoadSource, Status
 from trimtab.enrolment import State
 from trimtab.errors import ConfigInvalid
 from trimtab.gate import Gate
+from trimtab.hooks import Hooks
 from trimtab.registration import Registration
 from trimtab.serving import InFlight
 from trimtab.settings import Options, resolve
@@ -44,7 +45,8 @@ class Mesh:
     (TRIMTAB_NAMESPACE), ``zone`` (TRIMTAB_ZONE), ``ca``, ``cert``, ``key`` (TRIMTAB_CA, …: PEM files), ``snapshot_dir``
     (TRIMTAB_SNAPSHOT_DIR; ``snapshot=False``: none). ``name`` and ``labels`` describe the program to operators.
     ``discovery_timeout``: seconds that the first use of a service may wait; ``algorithm``: the balancing where no policy says
-    any, "p2c" or another that needs no settings; ``load``: what heartbeats say of CPU and memory. Raises SettingsInvalid.
+    any, "p2c" or another that needs no settings; ``load``: what heartbeats say of CPU and memory; ``hooks``: who is told of
+    calls, see ``trimtab.hooks``. Raises SettingsInvalid.
     """
 
     def __init__(
@@ -52,9 +54,10 @@ class Mesh:
         servers: str | Sequence[str] | None = None,
         *,
         load: LoadSource | None = None,
+        hooks: Sequence[Hooks] = (),
         **options: Unpack[Options],
     ) -> None:
-        self._engine = Engine(resolve(servers, **options), load)
+        self._engine = Engine(resolve(servers, **options), load, hooks)
 
     @property
     def namespace(self) -> str:
@@ -70,6 +73,11 @@ class Mesh:
     def serving(self) -> InFlight:
         """The calls that this process is serving, for load reports."""
         return self._engine.serving
+
+    @property
+    def hooks(self) -> tuple[Hooks, ...]:
+        """Who is told of calls, as it was given."""
+        return self._engine.hooks
 
     @property
     def in_flight(self) -> tuple[int, int]:

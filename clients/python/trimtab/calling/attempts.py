@@ -15,6 +15,7 @@ from types import TracebackType
 
 from trimtab.calling.drive import words
 from trimtab.core.calling.call import Call
+from trimtab.core.calling.observed import Dispatch
 from trimtab.core.calling.pipeline import Pipeline
 from trimtab.core.endpoints import Endpoint
 from trimtab.core.retrying.conditions import Outcome
@@ -39,6 +40,8 @@ class AttemptBlock:
 
     def __enter__(self) -> Endpoint:
         assert self.call.endpoint is not None
+        if self._pipeline.observed:
+            self._pipeline.sending(self.call, Dispatch(scoped=True))
         return self.call.endpoint
 
     def __exit__(

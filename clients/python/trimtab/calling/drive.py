@@ -7,9 +7,11 @@ written once: a blocking caller's transport has coroutines that never suspend, a
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from trimtab.core.calling.call import Call
+from trimtab.core.calling.observed import Dispatch
 from trimtab.core.calling.pipeline import Pipeline
 from trimtab.core.clock import Clock
 from trimtab.core.retrying.conditions import OK, Outcome
@@ -35,6 +37,14 @@ class Transport(Protocol):
 
     async def discard(self, answer: Any) -> None:
         """Nobody will read this answer: another attempt is made."""
+        ...
+
+    def dispatch(self, call: Call) -> Dispatch:
+        """What is sent to ``call.endpoint``, for hooks."""
+        ...
+
+    def status(self, answer: Any) -> str:
+        """What an answer says, for hooks; empty: it says nothing."""
         ...
 
     async def sleep(self, clock: Clock, seconds: float) -> None:
@@ -74,6 +84,7 @@ async def run(pipeline: Pipeline, call: Call, transport: Transport, failure: Bas
     one from being made; then the call is over.
     """
     now = pipeline.now
+    send = partial(_send_observed, transport) if pipeline.observed else transport.send
     try:
         if call.wait and failure is None:
             await transport.sleep(pipeline.clock, call.wait)
@@ -82,7 +93,7 @@ async def run(pipeline: Pipeline, call: Call, transport: Transport, failure: Bas
             answer = None
             if failure is None:
                 try:
-                    answer = await transport.send(call)
+                    answer = await send(call)
                 except BaseException as error:
                     failure = error
             if failure is not None:
@@ -112,6 +123,15 @@ async def run(pipeline: Pipeline, call: Call, transport: Transport, failure: Bas
         # Also interrupted or cancelled while it waited: what it held is given back in any case.
         pipeline.over(call, now())
         raise
+
+
+async def _send_observed(transport: Transport, call: Call) -> Any:
+    """Send, where hooks are installed."""
+    dispatch = transport.dispatch(call)
+    call.pipeline.sending(call, dispatch)
+    answer = await transport.send(call)
+    dispatch.status = transport.status(answer)
+    return answer
 
 
 def call_of(error: BaseException, pipeline: Pipeline) -> Call:

@@ -20,6 +20,7 @@ from trimtab.calling.context import deadline as inherited
 from trimtab.calling.drive import Awaiting, Blocking, block, call_of, run
 from trimtab.core.calling.call import Call
 from trimtab.core.calling.fallbacks import reason
+from trimtab.core.calling.observed import Dispatch
 from trimtab.core.calling.pipeline import Pipeline
 from trimtab.core.retrying.conditions import OK, Outcome, outcome_of
 from trimtab.errors import DeadlineExceeded, FaultInjected
@@ -146,13 +147,15 @@ class Guarded:
         if fallbacks is not None:
             substitute = fallbacks.instead(reason(error), self._identity(args, kwargs), pipeline.now())
             if substitute is not None and substitute.source != "service":
-                call.fallback, call.age = substitute.source, substitute.age
+                pipeline.substituted(call, substitute.source, substitute.age)
                 return Traced(substitute.value, call)
         if self._fallback is None:
             return None
-        call.fallback = "function"
         value = self._fallback(*args, **kwargs)
-        return Traced(await value if inspect.isawaitable(value) else value, call)
+        if inspect.isawaitable(value):
+            value = await value
+        pipeline.substituted(call, "function")
+        return Traced(value, call)
 
     def _identity(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable:
         # What cannot be a key is told by its text: equal texts stand for equal arguments, or nothing is found.
@@ -182,6 +185,14 @@ class _Work:
 
     async def discard(self, answer: Any) -> None:
         """A value needs no closing."""
+
+    def dispatch(self, call: Call) -> Dispatch:
+        """The function runs inside of the attempt."""
+        return Dispatch(scoped=True)
+
+    def status(self, answer: Any) -> str:
+        """Values say nothing that would be understood here."""
+        return ""
 
     def _invoke(self, call: Call) -> Any:
         if call.abort is not None:

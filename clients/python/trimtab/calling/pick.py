@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 
 from trimtab.core.calling.call import Call
+from trimtab.core.calling.observed import Dispatch
 from trimtab.core.calling.pipeline import Pipeline
 from trimtab.core.endpoints import Endpoint
 from trimtab.core.retrying.conditions import Outcome
@@ -22,6 +23,8 @@ class Pick:
         self.call = call
         self.endpoint: Endpoint = call.endpoint
         self._pipeline: Pipeline | None = pipeline
+        if pipeline.observed:
+            pipeline.sending(call, Dispatch())
 
     def done(self, ok: bool = True) -> None:
         """Count the call as over. ``ok``: the endpoint answered as it should. Saying it twice is saying it once."""

@@ -188,6 +188,8 @@ def _complete(out: Outgoing) -> Any:
         now = call.sent_at = pipeline.now()
     while True:
         failed: grpc.RpcError | None = None
+        if pipeline.observed:
+            out.sending()
         try:
             if call.abort is None:
                 answer = out.start(now, call.timeout(now))
@@ -271,7 +273,7 @@ class _SingleAnswer(_Stub):
             if not found.service:
                 return Substituted(found.value, call)
             answer = self._complete(out, self._channel.callee(found.service), is_fallback=True)
-            out.call.fallback = found.service
+            call.pipeline.substituted(out.call, found.service)
             return answer
 
 

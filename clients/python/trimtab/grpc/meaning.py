@@ -106,6 +106,13 @@ def with_priority(metadata: Entries | None, priority: str) -> Any:
     return told if any(key == PRIORITY_HEADER for key, _ in told) else (*told, (PRIORITY_HEADER, priority))
 
 
+def with_headers(metadata: Entries | None, told: Mapping[str, str]) -> Any:
+    """Metadata with those that hooks have, in lower case as the wire has them, in place of the caller's own of the same name."""
+    added = tuple((key.lower(), value) for key, value in told.items())
+    names = {key for key, _ in added}
+    return (*(entry for entry in metadata or () if entry[0] not in names), *added)
+
+
 def headers(metadata: Entries | None) -> Mapping[str, str]:
     """Metadata as policies match them."""
     return {key.lower(): value for key, value in metadata or () if isinstance(value, str)}

@@ -114,7 +114,7 @@ class Method:
         except (ParseError, TypeError, ValueError) as unfit:
             logger.warning("fallback.unusable: %s: the fallback of its policy is no answer: %s", self.path, unfit)
             return None
-        call.fallback, call.age = found.source, found.age
+        call.pipeline.substituted(call, found.source, found.age)
         return Instead(value=value)
 
     def _identity(self, request: Any) -> tuple[str, Any]:

@@ -8,10 +8,11 @@ from trimtab.calling.context import deadline as inherited
 from trimtab.calling.context import priority as inherited_priority
 from trimtab.calling.drive import words
 from trimtab.core.calling.call import Call
+from trimtab.core.calling.observed import Dispatch
 from trimtab.core.calling.pipeline import MAX_UNSENT
 from trimtab.discovery import Callee
 from trimtab.grpc.feed import AsyncFeed, Drawn, Feed, feed
-from trimtab.grpc.meaning import CALLERS, Entries, Status, headers, outcome_of_status, with_priority
+from trimtab.grpc.meaning import CALLERS, Entries, Status, headers, outcome_of_status, with_headers, with_priority
 from trimtab.grpc.method import Method
 from trimtab.grpc.subchannels import SubChannel, SubChannels
 
@@ -78,12 +79,18 @@ class Outgoing:
         )
         return call
 
+    def sending(self) -> None:
+        """An attempt is about to be made. To be said where the pipeline is observed."""
+        self.call.pipeline.sending(self.call, Dispatch("grpc"))
+
     def start(self, now: float, timeout: float | None) -> Any:
         """Begin an attempt, which gRPC ends after ``timeout`` seconds. ``release`` must follow."""
         call, method, metadata = self.call, self.method, self.metadata
         assert call.endpoint is not None
         if priority := call.pipeline.priority or self.priority:
             metadata = with_priority(metadata, priority)
+        if call.dispatch is not None and call.dispatch.headers:
+            metadata = with_headers(metadata, call.dispatch.headers)
         sub = self.sub = self.subchannels.acquire(call.endpoint, self.callee, now)
         stub = sub.stubs.get(method)
         if stub is None:
@@ -117,9 +124,11 @@ class Outgoing:
         now = pipeline.now()
         outcome = CALLERS if cancelled else outcome_of_status(call, status)
         drawn = self.feed.stop() if self.feed is not None else _ALL
+        if call.dispatch is not None:
+            call.dispatch.status = status.code.name
         if begun:
-            pipeline.over(call, now, broke=outcome.failed)
             call.error = str(status)
+            pipeline.over(call, now, broke=outcome.failed)
             return None
         if not drawn.replayable and not outcome.sent:
             outcome = outcome._replace(sent=True)

@@ -98,6 +98,8 @@ class Unattended(Outgoing):
 
     def _send(self, now: float) -> None:
         call = self.call
+        if call.pipeline.observed:
+            self.sending()
         if call.abort is not None:
             self._judge(injected(call.abort))
             return
@@ -188,8 +190,8 @@ class Unattended(Outgoing):
 
     def _answered_by(self, other: Unattended) -> None:
         if other._error is None:
+            self.call.pipeline.substituted(other.call, other._service)
             self.call = other.call
-            self.call.fallback = other._service
         self._finish(other._error)
 
     # What may be asked of it at any time

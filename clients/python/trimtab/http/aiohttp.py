@@ -119,7 +119,7 @@ class AiohttpExchange(Awaiting, Exchange):
     def __init__(self, middleware: MeshMiddleware, request: ClientRequest, handler: Handler) -> None:
         self.method = request.method
         self.url = str(request.original_url)
-        self._scheme = middleware.scheme
+        self._middleware = middleware
         self._request = request
         self._handler = handler
 
@@ -146,7 +146,7 @@ class AiohttpExchange(Awaiting, Exchange):
         mesh_url = request.original_url
         # Its Host header names the service, as the mesh URL does.
         request.url = URL.build(
-            scheme=endpoint_scheme(endpoint.metadata, self._scheme),
+            scheme=endpoint_scheme(endpoint.metadata, self.scheme),
             host=endpoint.address,
             port=endpoint.port,
             path=mesh_url.raw_path,
@@ -168,6 +168,15 @@ class AiohttpExchange(Awaiting, Exchange):
     def judge(self, answer: ClientResponse) -> Outcome:
         """By its status."""
         return judge(answer.status, answer.headers)
+
+    def status(self, answer: ClientResponse) -> str:
+        """Its status."""
+        return str(answer.status)
+
+    @property
+    def scheme(self) -> str | None:
+        """What to speak, when the client insists."""
+        return self._middleware.scheme
 
     def blame(self, error: BaseException) -> Outcome:
         """By the classes of aiohttp."""

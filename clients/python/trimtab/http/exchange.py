@@ -10,12 +10,13 @@ from trimtab.calling.context import deadline as inherited
 from trimtab.calling.drive import call_of, run
 from trimtab.core.calling.call import Call
 from trimtab.core.calling.fallbacks import Reason, reason
+from trimtab.core.calling.observed import Dispatch
 from trimtab.core.calling.pipeline import Pipeline
 from trimtab.core.clock import Clock
 from trimtab.core.retrying.conditions import IDEMPOTENT_METHODS, Outcome, idempotent
 from trimtab.errors import DeadlineExceeded, MeshClosed, NoEndpoints, Rejected, RetriesExhausted
 from trimtab.http.meaning import TIMEOUT, adopt, exhausted, name_endpoint, too_late
-from trimtab.http.target import Target
+from trimtab.http.target import Target, endpoint_scheme
 
 
 class Answer(NamedTuple):
@@ -54,7 +55,21 @@ class Exchange(ABC):
     async def sleep(self, clock: Clock, seconds: float) -> None:
         """Wait."""
 
+    def dispatch(self, call: Call) -> Dispatch:
+        """What is sent, for hooks."""
+        assert call.endpoint is not None
+        return Dispatch("http", endpoint_scheme(call.endpoint.metadata, self.scheme), self.facts()[0])
+
+    @abstractmethod
+    def status(self, answer: Any) -> str:
+        """The HTTP status of an answer."""
+
     # What a request of this library is
+
+    @property
+    @abstractmethod
+    def scheme(self) -> str | None:
+        """What to speak, when the client insists."""
 
     @abstractmethod
     def facts(self) -> tuple[str, Any]:
@@ -115,9 +130,10 @@ class Exchange(ABC):
 Find = Callable[[Target], Awaitable[Any]]
 
 
-async def through(exchange: Exchange, target: Target, find: Find, *, is_fallback: bool = False) -> Any:
+async def through(exchange: Exchange, target: Target, find: Find, *, instead_of: Pipeline | None = None) -> Any:
     """Return the answer of ``target``, or what its policy has instead. ``find`` returns a service as calls see it.
 
+    ``instead_of``: what a call went through that failed, and whose policy names ``target`` as its fallback.
     Raises what the library raises for a single attempt, RetriesExhausted for several, and what refuses the call.
     """
     callee = await find(target)
@@ -132,15 +148,15 @@ async def through(exchange: Exchange, target: Target, find: Find, *, is_fallback
         raise
     except Exception as error:
         told = exchange.told(error)
-        if not is_fallback:
+        if instead_of is None:
             instead = await _instead(exchange, pipeline, target, find, told)
             if instead is not None:
                 return instead
         if told is error:
             raise
         raise told from error
-    if is_fallback:
-        call.fallback = target.service
+    if instead_of is not None:
+        instead_of.substituted(call, target.service)
     elif call.outcome is not None and call.outcome.failed:
         instead = await _instead(exchange, pipeline, target, find, call)
         if instead is not None:
@@ -168,6 +184,6 @@ async def _instead(
     if found is None:
         return None
     if found.source == "service":
-        return await through(exchange, Target(found.value, target.namespace), find, is_fallback=True)
-    call.fallback, call.age = found.source, found.age
+        return await through(exchange, Target(found.value, target.namespace), find, instead_of=pipeline)
+    pipeline.substituted(call, found.source, found.age)
     return exchange.restored(found.value, fallbacks.status, call)

@@ -195,6 +195,15 @@ class HttpxExchange(Exchange):
         """By its status."""
         return judge(answer.status_code, answer.headers)
 
+    def status(self, answer: Any) -> str:
+        """Its status."""
+        return str(answer.status_code)
+
+    @property
+    def scheme(self) -> str | None:
+        """What to speak, when the client insists."""
+        return self.shape.scheme
+
     def blame(self, error: BaseException) -> Outcome:
         """By the library's classes."""
         module = self.shape.module
@@ -251,7 +260,11 @@ class HttpxExchange(Exchange):
             endpoint.port,
             request.url.raw_path,
         )
+        raw = request.headers.raw
         told = [(name.encode("ascii"), value.encode("ascii")) for name, value in onward(call, now)]
+        if call.dispatch is not None:
+            own = {name.lower() for name, _ in told}
+            raw = [(name, value) for name, value in raw if name.lower() not in own]
         extensions = request.extensions
         if timeout is not None:
             given = extensions.get("timeout", _NO_TIMEOUTS)
@@ -261,9 +274,7 @@ class HttpxExchange(Exchange):
                     # The client's own times are shared by its requests.
                     given = {**given, phase: timeout}
             extensions = {**extensions, "timeout": given}
-        return _WireRequest(
-            request.method, url, _WireHeaders([*request.headers.raw, *told]), request.stream, extensions
-        )
+        return _WireRequest(request.method, url, _WireHeaders([*raw, *told]), request.stream, extensions)
 
     def _injected(self, outcome: Outcome) -> Any:
         """What a fault that the policy asks for looks like."""

@@ -29,13 +29,15 @@ def _seconds(retry_after: str | None) -> float | None:
 
 
 def onward(call: Call, now: float) -> Iterator[tuple[str, str]]:
-    """The headers that tell the callee how long it has, and how important the call is."""
+    """The headers that tell the callee how long it has, and how important the call is, and those of hooks."""
     timeout = call.timeout(now)
     if timeout is not None:
         yield TIMEOUT_HEADER, str(max(1, int(timeout * 1000)))
     priority = call.pipeline.priority or inherited_priority.get()
     if priority:
         yield PRIORITY_HEADER, priority
+    if call.dispatch is not None:
+        yield from call.dispatch.headers.items()
 
 
 def name_endpoint(error: BaseException, call: Call) -> None:

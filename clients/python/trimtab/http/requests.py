@@ -126,6 +126,15 @@ class RequestsExchange(Blocking, Exchange):
         """By its status."""
         return judge(answer.status_code, answer.headers)
 
+    def status(self, answer: requests.Response) -> str:
+        """Its status."""
+        return str(answer.status_code)
+
+    @property
+    def scheme(self) -> str | None:
+        """What to speak, when the client insists."""
+        return self._adapter.scheme
+
     def blame(self, error: BaseException) -> Outcome:
         """By the classes of requests and of what it wraps."""
         if _never_sent(error):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from trimtab.callbacks import Callbacks, Watch
+from trimtab.callbacks import Callbacks, Told
 from trimtab.core.calling.call import Call
 from trimtab.core.calling.pipeline import Pipeline
 from trimtab.core.calling.rules import Release
@@ -17,6 +17,7 @@ from trimtab.core.session import Session, Step
 from trimtab.discovery import Callee
 from trimtab.engine import Engine
 from trimtab.gate import Gate
+from trimtab.hooks import Hooks
 from trimtab.settings import Settings
 from trimtab.stream import Command, Observer, Stream
 from trimtab.testing.clock import FakeClock
@@ -27,8 +28,8 @@ from trimtab.v1.mesh_pb2 import ServerMessage
 class FakeEngine(Engine):
     """``made``: the calls to each service, by full name, in the order of their beginnings. ``seed``: of all chance."""
 
-    def __init__(self, settings: Settings, clock: FakeClock, seed: int) -> None:
-        super().__init__(settings, lambda: (0.0, 0.0))
+    def __init__(self, settings: Settings, clock: FakeClock, seed: int, hooks: Sequence[Hooks] = ()) -> None:
+        super().__init__(settings, lambda: (0.0, 0.0), hooks)
         self.clock = clock
         self.registry = Registry()
         self.lock = threading.RLock()
@@ -145,6 +146,6 @@ class _Recorded:
 class _AtOnce(Callbacks):
     """Callbacks that are called before what they tell of returns."""
 
-    def put(self, watch: Watch) -> None:
-        """Have a watch told."""
-        watch.tell()
+    def put(self, told: Told) -> None:
+        """Have it told."""
+        told.tell()

@@ -15,6 +15,7 @@ from trimtab.calling import context
 from trimtab.core.calling.call import Call
 from trimtab.core.documents import FORMATS
 from trimtab.core.endpoints import Endpoint, Health
+from trimtab.hooks import Hooks
 from trimtab.mesh import Mesh
 from trimtab.policy.canonical import encode
 from trimtab.policy.model import API_VERSION, EVERY, KIND
@@ -176,9 +177,16 @@ class FakeMesh(Controls, Mesh):
     Takes what a Mesh takes, but nothing from the environment. ``seed``: of everything that is left to chance.
     """
 
-    def __init__(self, *, clock: FakeClock | None = None, seed: int = 0, **options: Unpack[Options]) -> None:
+    def __init__(
+        self,
+        *,
+        clock: FakeClock | None = None,
+        seed: int = 0,
+        hooks: Sequence[Hooks] = (),
+        **options: Unpack[Options],
+    ) -> None:
         options["snapshot"] = False
-        self._engine = self._fake = FakeEngine(resolve(environ={}, **options), clock or FakeClock(), seed)
+        self._engine = self._fake = FakeEngine(resolve(environ={}, **options), clock or FakeClock(), seed, hooks)
         self._scripts = Scripts()
 
     def __enter__(self) -> FakeMesh:
@@ -207,8 +215,15 @@ class FakeMesh(Controls, Mesh):
 class FakeAsyncMesh(Controls, AsyncMesh):
     """An AsyncMesh like FakeMesh; ``sync`` is the same mesh for threads."""
 
-    def __init__(self, *, clock: FakeClock | None = None, seed: int = 0, **options: Unpack[Options]) -> None:
-        self.sync = mesh = FakeMesh(clock=clock, seed=seed, **options)
+    def __init__(
+        self,
+        *,
+        clock: FakeClock | None = None,
+        seed: int = 0,
+        hooks: Sequence[Hooks] = (),
+        **options: Unpack[Options],
+    ) -> None:
+        self.sync = mesh = FakeMesh(clock=clock, seed=seed, hooks=hooks, **options)
         self._engine = self._fake = mesh._fake
         self._scripts = mesh._scripts
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from math import inf
 
@@ -19,7 +19,8 @@ _TURNS = 8
 class Balancer:
     """The picker for all pipelines of a service that balance alike. Times in seconds of one monotonic clock.
 
-    ``due``: when ``refresh`` has something to do, so that a call asks with one comparison.
+    ``due``: when ``refresh`` has something to do, so that a call asks with one comparison. ``changed`` is called when other
+    endpoints are ejected than before, with the ids of those that are new and of those that may be called again.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Balancer:
         rng: Rng,
         sequence: Iterator[int],
         now: float,
+        changed: Callable[[list[str], list[str]], None] | None = None,
     ) -> None:
         self.balance = balance
         self.split = split
@@ -46,6 +48,8 @@ class Balancer:
         self._favourites: dict[str, None] = {}
         self._state = state
         self._built: Built
+        self._changed = changed
+        self._told = self.ejected
         # What is there already is not new: only who comes later starts slowly.
         self._follow(state, now - balance.slow_start.window if balance.slow_start else now)
         self._build(now)
@@ -124,5 +128,10 @@ class Balancer:
     def _build(self, now: float) -> None:
         built = build(self.balance, self.split, self._state, self._context(now))
         self._built, self.picker = built, built.picker
+        if self._told is not self.ejected:
+            before, self._told = self._told, self.ejected
+            if self._changed is not None:
+                back = before - self._told
+                self._changed(sorted(self._told - before), sorted(id_ for id_ in back if id_ in self._state.endpoints))
         due = built.refresh_at if built.refresh_at is not None else inf
         self.due = due if self.outlier is None else min(due, self.outlier.due)

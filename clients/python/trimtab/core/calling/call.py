@@ -10,6 +10,7 @@ from trimtab.core.retrying.conditions import Outcome
 
 if TYPE_CHECKING:
     from trimtab.core.breaking.breaker import CircuitBreaker
+    from trimtab.core.calling.observed import Dispatch
     from trimtab.core.calling.pipeline import Pipeline
 
 
@@ -42,6 +43,8 @@ class _Unsaid:
     borrowed: bool = False  # the attempt was taken from the retry budget
     fallback: str = ""
     age: float = 0.0
+    dispatch: Dispatch | None = None  # of the attempt under way, where hooks are installed
+    notes: dict[Any, Any] | None = None  # there, what hooks keep of the call from one moment to the next
 
 
 class Call(_Unsaid):

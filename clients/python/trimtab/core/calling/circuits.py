@@ -21,13 +21,17 @@ _LIMIT = 10_000
 
 
 class Circuits:
-    """Circuit breakers by what has one of its own. ``changed`` is called after every transition."""
+    """Circuit breakers by what has one of its own.
 
-    def __init__(self, settings: Breaker, rng: Rng, changed: Callable[[], None]) -> None:
+    ``changed`` is called after every transition, with the scope, the name of what the circuit is for, and both states.
+    """
+
+    def __init__(self, settings: Breaker, rng: Rng, changed: Callable[[str, str, State, State], None]) -> None:
         self.per_endpoint = settings.scope == "endpoint"
         self.scope = settings.scope
         self.breakers: dict[str, CircuitBreaker] = {}
         self.since: dict[str, float] = {}  # when those that ever changed their state did so last
+        self._states: dict[str, State] = {}  # and to which one
         self._per_method = settings.scope == "method"
         self._settings = settings
         self._rng = rng
@@ -73,6 +77,7 @@ class Circuits:
         if self.per_endpoint:
             self.breakers = {id_: breaker for id_, breaker in self.breakers.items() if id_ in endpoints}
             self.since = {id_: at for id_, at in self.since.items() if id_ in endpoints}
+            self._states = {id_: state for id_, state in self._states.items() if id_ in endpoints}
 
     def refusal(self, call: Call, now: float) -> CircuitOpen:
         """The error of a call that no circuit lets through."""
@@ -96,14 +101,20 @@ class Circuits:
         return call.method if self._per_method else ""
 
     def _changed_state(self, name: str, now: float) -> None:
-        self.since[name] = now
-        self._changed()
+        breaker = self.breakers.get(name)
+        if breaker is None:
+            # Its endpoint went away meanwhile.
+            return
+        before = self._states.get(name, State.CLOSED)
+        self.since[name], self._states[name] = now, breaker.state
+        self._changed(self.scope, name, before, breaker.state)
 
     def _new(self, name: str, now: float) -> CircuitBreaker:
         if len(self.breakers) >= _LIMIT:
             oldest = next(iter(self.breakers))
             del self.breakers[oldest]
             self.since.pop(oldest, None)
+            self._states.pop(oldest, None)
         breaker = self.breakers[name] = CircuitBreaker(self._settings, self._rng)
         if breaker.state is not State.CLOSED:
             self._changed_state(name, now)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from trimtab.core.backoff import Rng
 from trimtab.core.balancing.hashing import hash_key
@@ -26,6 +26,9 @@ from trimtab.core.retrying.conditions import OK, Outcome, Retryable
 from trimtab.core.retrying.schedule import Schedule
 from trimtab.errors import DeadlineExceeded
 from trimtab.policy.sections import Balance, HashKey, Timeout
+
+if TYPE_CHECKING:
+    from trimtab.core.calling.observed import Dispatch
 
 # A connection that was never made proves that nothing was sent, so another endpoint may be tried whatever the policy says
 # of retries. Three is enough to step over a dying machine without hiding that a whole service is away.
@@ -117,6 +120,8 @@ class Pipeline:
         "balancer", "circuits", "clock", "documented", "fallbacks", "faults", "keyed", "now", "plain", "priority",
         "revision", "service", "statistics",
     )  # fmt: skip
+
+    observed = False  # somebody listens: see ObservedPipeline
 
     def __init__(
         self,
@@ -312,7 +317,14 @@ class Pipeline:
             call.endpoint = call.outcome = None
             call.error = ""
             call.sent_at = now
-            self._choose(call, now)
+            try:
+                self._choose(call, now)
+            except Exception:
+                # Nobody is left to try: the call ends with the failure that it had.
+                self.statistics.extra -= 1
+                self.statistics.failures += 1
+                self.statistics.record(now - call.began)
+                raise
 
     def over(self, call: Call, now: float, *, broke: bool = False) -> None:
         """Nobody reads the answer any more. ``broke``: it broke off in the middle. Saying it twice is saying it once."""
@@ -320,6 +332,18 @@ class Pipeline:
             if broke and call.tally is not None:
                 self._broke(call, now)
             self._end(call, now)
+
+    def sending(self, call: Call, dispatch: Dispatch) -> None:
+        """An attempt is about to be sent. To be said where the pipeline is ``observed``; nobody else wants to know."""
+
+    def substituted(self, call: Call, source: str, age: float = 0.0) -> None:
+        """A call through this pipeline failed, and its caller gets something else instead, ``age`` seconds old.
+
+        ``call`` is the trace that the caller gets: of the call that failed, or of the one to another service.
+        """
+        call.fallback, call.age = source, age
+        with self._lock:
+            self.statistics.fallbacks += 1
 
     # Inside
 

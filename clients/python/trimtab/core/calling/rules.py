@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from trimtab.core.balancing.build import Context, build
+from trimtab.core.breaking.breaker import State
 from trimtab.core.calling.balancer import Balancer
 from trimtab.core.calling.circuits import Circuits
+from trimtab.core.calling.events import CircuitChanged, EndpointEjected, EndpointReturned, Event
 from trimtab.core.calling.fallbacks import Fallbacks
 from trimtab.core.calling.gates import ConcurrencyGate, FaultDelay, KeyedRateGate, RateGate, ThrottleGate
+from trimtab.core.calling.observed import Listener, ObservedPipeline
 from trimtab.core.calling.pipeline import Gate, Learner, Pipeline, Retrying, Surroundings
 from trimtab.core.endpoints import ServiceState
 from trimtab.core.faults import Faults
@@ -49,7 +53,8 @@ class Caller:
     """What rules need to know of the process that calls.
 
     ``algorithm``: the balancing that it wants where no policy says any. ``changed``: called, with the service's lock held, after
-    every transition of a circuit.
+    every transition of a circuit; ``happened``, likewise, with everything that is worth telling. ``listener``: who is told of
+    calls.
     """
 
     name: str
@@ -57,6 +62,8 @@ class Caller:
     client_id: str
     algorithm: str
     changed: Callable[[], None]
+    happened: Callable[[Event], None] | None = None
+    listener: Listener | None = None
 
 
 class Rules:
@@ -172,7 +179,9 @@ class Rules:
         balancer = self._balancer(said, now)
         limit = said["limit"].value
         documented = frozenset(name for name, section in said.items() if section.origin.document != "built-in")
-        return Pipeline(
+        listener = self._caller.listener
+        kind = Pipeline if listener is None else partial(ObservedPipeline, listener)
+        return kind(
             surroundings,
             revision=self.revision,
             balancer=balancer,
@@ -214,6 +223,7 @@ class Rules:
                 rng=self._surroundings.rng,
                 sequence=self._sequence,
                 now=now,
+                changed=partial(_ejected, self._surroundings, self._caller),
             ),
         )
 
@@ -235,7 +245,7 @@ class Rules:
             case "concurrency":
                 return self._bulkhead(settings, origin)
             case "breaker":
-                return Circuits(settings, rng, self._caller.changed)
+                return Circuits(settings, rng, partial(_changed, self._surroundings, self._caller))
             case "fallback":
                 return Fallbacks(settings)
             case "retry":
@@ -272,3 +282,24 @@ class Rules:
             part = make()
         self._parts[key] = part
         return part
+
+
+# Functions, not methods: a part that outlives the rules that made it must not keep them.
+
+
+def _changed(surroundings: Surroundings, caller: Caller, scope: str, name: str, before: State, after: State) -> None:
+    """A circuit changed its state."""
+    surroundings.statistics.changed(after.value)
+    caller.changed()
+    if caller.happened is not None:
+        caller.happened(CircuitChanged(surroundings.service, scope, name, before.value, after.value))
+
+
+def _ejected(surroundings: Surroundings, caller: Caller, out: list[str], back: list[str]) -> None:
+    """Endpoints were ejected, and others may be called again."""
+    surroundings.statistics.ejections += len(out)
+    if caller.happened is not None:
+        for id_ in out:
+            caller.happened(EndpointEjected(surroundings.service, id_))
+        for id_ in back:
+            caller.happened(EndpointReturned(surroundings.service, id_))

@@ -11,7 +11,10 @@ BOUNDS = tuple(2.0**exponent for exponent in range(-13, 6))
 
 
 class Counters(NamedTuple):
-    """A reading. ``latencies``: calls up to each of ``BOUNDS`` and, last, those above; ``seconds``: all of them together."""
+    """A reading. ``latencies``: calls up to each of ``BOUNDS`` and, last, those above; ``seconds``: all of them together.
+
+    ``transitions`` of circuits, by the state that they came to; ``ejections`` of endpoints.
+    """
 
     calls: int
     failures: int
@@ -20,6 +23,8 @@ class Counters(NamedTuple):
     refused: dict[str, int]
     latencies: tuple[int, ...]
     seconds: float
+    transitions: dict[str, int]
+    ejections: int
 
 
 class Statistics:
@@ -31,17 +36,20 @@ class Statistics:
         "_latencies",
         "_slot",
         "_up_to",
+        "ejections",
         "extra",
         "failures",
         "fallbacks",
         "refusals",
         "seconds",
+        "transitions",
     )
 
     def __init__(self) -> None:
-        self.extra = self.failures = self.fallbacks = 0
+        self.extra = self.failures = self.fallbacks = self.ejections = 0
         self.seconds = 0.0
         self.refusals: dict[str, int] = {}
+        self.transitions: dict[str, int] = {}
         self._latencies = [0] * (len(BOUNDS) + 1)
         # The slot of the newest call, which has most often the next one, too, and calls that it does not know of yet.
         self._slot = self._here = 0
@@ -66,6 +74,10 @@ class Statistics:
         """A call was kept from being sent by a section of its policy."""
         self.refusals[section] = self.refusals.get(section, 0) + 1
 
+    def changed(self, state: str) -> None:
+        """A circuit came to ``state``."""
+        self.transitions[state] = self.transitions.get(state, 0) + 1
+
     def read(self) -> Counters:
         """Return everything counted so far."""
         self._latencies[self._slot] += self._here
@@ -79,4 +91,6 @@ class Statistics:
             dict(self.refusals),
             tuple(self._latencies),
             self.seconds,
+            dict(self.transitions),
+            self.ejections,
         )

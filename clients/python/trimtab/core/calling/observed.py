@@ -1,0 +1,135 @@
+"""A pipeline with listeners. Rules compose it only where there are any, so that a call without them pays nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from trimtab.core.calling.call import Call
+from trimtab.core.calling.pipeline import Pipeline
+from trimtab.core.retrying.conditions import OK, Outcome
+
+# An answer that began well and came to no good end; one that its caller did not want to the end.
+_BROKE = Outcome("reset")
+_ABANDONED = Outcome("cancelled", failed=False, counted=False)
+_ENDED: Any = object()
+_OPEN = "trimtab.open"  # in a call's notes until it has ended: the error that kept a further attempt from being sent
+
+
+@dataclass(slots=True)
+class Dispatch:
+    """An attempt on its way out.
+
+    ``protocol`` is "http" or "grpc", and empty where the program itself speaks to the endpoint (``mesh.guard``,
+    ``mesh.attempts``, ``mesh.pick``). ``headers``, metadata in gRPC, are for hooks to fill: they are sent with the attempt,
+    in place of the caller's own of the same name. ``scheme`` and ``path``, without the query, are those of an HTTP request.
+    ``scoped``: the attempt begins and ends in one context, so what a hook makes current holds for what the program does
+    inside. ``status``: what the callee said in the end, an HTTP status or the name of a gRPC code; empty as long as it did not.
+    """
+
+    protocol: str = ""
+    scheme: str = ""
+    path: str = ""
+    scoped: bool = False
+    headers: dict[str, str] = field(default_factory=dict)
+    status: str = ""
+
+
+class Listener(Protocol):
+    """Who is told of calls. Nothing may be raised, and nobody may block."""
+
+    def call_started(self, call: Call) -> None:
+        """A call was let in, or is about to be refused."""
+        ...
+
+    def attempt_started(self, call: Call, dispatch: Dispatch) -> None:
+        """An attempt is about to be sent to ``call.endpoint``."""
+        ...
+
+    def attempt_ended(self, call: Call, dispatch: Dispatch, outcome: Outcome) -> None:
+        """An attempt failed, or its answer was read to the end."""
+        ...
+
+    def call_ended(self, call: Call, error: Exception | None) -> None:
+        """The call is over. ``error``: what kept it, or a further attempt of it, from being sent."""
+        ...
+
+    def fallback_served(self, call: Call) -> None:
+        """The caller gets ``call.fallback`` instead of the callee's answer."""
+        ...
+
+
+class ObservedPipeline(Pipeline):
+    """Tells ``listener`` of every moment of its calls, on the caller's own thread and never with the lock held."""
+
+    observed = True
+
+    def __init__(self, listener: Listener, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._listener = listener
+        # The short way knows nothing of listeners.
+        self.plain = False
+
+    def begin(self, now: float, *facts: Any, **named: Any) -> Call:
+        """As Pipeline.begin does."""
+        try:
+            call = super().begin(now, *facts, **named)
+        except Exception as error:
+            refused: Call = error.__dict__["trimtab"]
+            refused.notes = {}
+            self._listener.call_started(refused)
+            self._listener.call_ended(refused, error)
+            raise
+        call.notes = {_OPEN: None}
+        self._listener.call_started(call)
+        return call
+
+    def sending(self, call: Call, dispatch: Dispatch) -> None:
+        """As Pipeline.sending says."""
+        call.dispatch = dispatch
+        self._listener.attempt_started(call, dispatch)
+
+    def answered(self, call: Call, now: float, over: bool = False) -> None:
+        """As Pipeline.answered does."""
+        super().answered(call, now, over)
+        if over:
+            self._over(call, OK)
+
+    def failed(self, call: Call, outcome: Outcome, error: str, now: float) -> float | None:
+        """As Pipeline.failed does. The last attempt is not over before its answer, if there is one, was read."""
+        delay = super().failed(call, outcome, error, now)
+        if delay is not None:
+            self._attempt_over(call, outcome)
+        return delay
+
+    def again(self, call: Call, now: float) -> None:
+        """As Pipeline.again does."""
+        try:
+            super().again(call, now)
+        except Exception as error:
+            if call.notes is not None:
+                call.notes[_OPEN] = error
+            raise
+
+    def over(self, call: Call, now: float, *, broke: bool = False) -> None:
+        """As Pipeline.over does."""
+        super().over(call, now, broke=broke)
+        good = _ABANDONED if call.error else OK
+        self._over(call, call.outcome or (_BROKE if broke else good))
+
+    def substituted(self, call: Call, source: str, age: float = 0.0) -> None:
+        """As Pipeline.substituted does."""
+        super().substituted(call, source, age)
+        self._listener.fallback_served(call)
+
+    def _attempt_over(self, call: Call, outcome: Outcome) -> None:
+        # Taken out, so that only one of several who say it is believed.
+        dispatch = call.__dict__.pop("dispatch", None)
+        if dispatch is not None:
+            self._listener.attempt_ended(call, dispatch, outcome)
+
+    def _over(self, call: Call, outcome: Outcome) -> None:
+        self._attempt_over(call, outcome)
+        error = call.notes.pop(_OPEN, _ENDED) if call.notes is not None else _ENDED
+        if error is not _ENDED:
+            self._listener.call_ended(call, error)
