@@ -144,6 +144,11 @@ class ConfigFile:
         return Refusal(kind=Kind.KIND_CONFIG, name=self.name, reason=reason[:_REASON_LIMIT])
 
     @property
+    def error(self) -> str:
+        """Why the newest release cannot be used; empty: it can."""
+        return self._error
+
+    @property
     def good(self) -> Resource | None:
         """The release that is in use."""
         return self._good

@@ -202,6 +202,7 @@ class Discovery:
         self._gates: dict[str, Gate] = {}
         # As the wire has them, for the disk.
         self._policies: dict[str, Resource] = {}
+        self.refused: dict[str, str] = {}  # policies whose newest document cannot be applied, and why
 
     def revive(self) -> None:
         """Begin anew in a forked child: the parent's knowledge stays, to be confirmed; its calls are not ours."""
@@ -286,10 +287,12 @@ class Discovery:
             reason = str(error) or type(error).__name__
             logger.warning("policy.refused: %s version %d: %s", resource.name, resource.version, reason)
             refusal = Refusal(kind=Kind.KIND_POLICY, name=resource.name, reason=reason[:_REASON_LIMIT])
+            self.refused[resource.name] = refusal.reason
         else:
             for step in adopt:
                 step()
             self._policies[resource.name] = resource
+            self.refused.pop(resource.name, None)
         for follower in followers:
             follower.answered(resource.name)
         return refusal

@@ -205,6 +205,10 @@ class Engine:
             self.post(lambda session, now: session.subscribe([(Kind.KIND_CONFIG, full)]))
         return live, future
 
+    def config_files(self) -> list[ConfigFile]:
+        """Return the files that are followed."""
+        return list(self._configs.values())
+
     def settle(self, live: LiveConfig[Any]) -> None:
         """Wait no longer for a file."""
         self._configs[live.file].settle()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple, TypeVar
 
 from trimtab.calling.clock import RealClock
 from trimtab.core.calling.rules import Release
@@ -18,11 +19,25 @@ from trimtab.core.serving import Arrival, Entrance, ServerRules
 from trimtab.errors import DeadlineExceeded, Overloaded, RateLimited, Rejected, TrimtabError
 from trimtab.policy.model import EVERY
 
+E = TypeVar("E", bound=TrimtabError)
 _PRIORITIES = {priority.name.lower(): priority for priority in Priority}
 
 
 def _nobody() -> None:
     """Nobody waits."""
+
+
+class Tallied(NamedTuple):
+    """What became of the calls that a ``server`` section held for, so far; ``waiting`` and ``places`` are as it is now.
+
+    ``refused``: by the code of the error, as "call.overloaded". ``places``: for each place of a document that limits
+    concurrency the calls inside and the limit.
+    """
+
+    admitted: int
+    refused: dict[str, int]
+    waiting: int
+    places: dict[str, tuple[int, int]]
 
 
 class Visit:
@@ -103,6 +118,8 @@ class Gate:
     def _begin(self) -> None:
         self._lock = threading.Lock()
         self._waiting: dict[Ticket, Visit] = {}
+        self._admitted = 0
+        self._refused: dict[str, int] = {}
         self._rules = self._made(self.policies)
 
     # Policies, by the stream's thread
@@ -129,6 +146,14 @@ class Gate:
 
     # Calls
 
+    def read(self) -> Tallied:
+        """Return everything counted so far. A deadline that is over counts as a refusal with or without a policy."""
+        with self._lock:
+            places = {
+                str(origin): (bulkhead.in_flight, bulkhead.limit) for origin, bulkhead in self._rules.bulkheads.items()
+            }
+            return Tallied(self._admitted, dict(self._refused), len(self._waiting), places)
+
     @property
     def idle(self) -> bool:
         """No policy says anything of servers: whoever is in time may in, without ``arrive``."""
@@ -148,7 +173,8 @@ class Gate:
             self._asleep = False
             self._wake_mesh()
         if call.deadline <= now:
-            raise self._late()
+            with self._lock:
+                raise self._late()
         if self._rules.idle:
             return None
         displaced = None
@@ -159,10 +185,12 @@ class Gate:
             visit = Visit(self, entrance, call, _PRIORITIES.get(call.priority, priority))
             turn = entrance.turn(call, now)
             if turn < 0.0:
-                raise RateLimited(
-                    f"{self.name}: more calls than this instance takes; try again in {-turn:.3g} s",
-                    retry_after=-turn,
-                    service=self.name,
+                raise self._counted(
+                    RateLimited(
+                        f"{self.name}: more calls than this instance takes; try again in {-turn:.3g} s",
+                        retry_after=-turn,
+                        service=self.name,
+                    )
                 )
             visit.entered = now + turn
             if visit.entered >= call.deadline:
@@ -226,10 +254,12 @@ class Gate:
         """Give a call a place or a ticket. Returns the one that lost its own. Raises what refuses it."""
         admission = visit.entrance.admission
         if admission is None:
+            self._admitted += 1
             visit.until = None
             return None
         decision = admission.arrive(now, visit.priority, visit.call.deadline)
         if decision is ADMITTED:
+            self._admitted += 1
             visit.admission, visit.entered, visit.until = admission, now, None
             return None
         if isinstance(decision, Queued):
@@ -246,6 +276,7 @@ class Gate:
 
     def _started(self, tickets: Iterable[Ticket], now: float) -> list[Visit]:
         started = [self._waiting.pop(ticket) for ticket in tickets]
+        self._admitted += len(started)
         for visit in started:
             visit.entered, visit.until = now, None
         return started
@@ -255,10 +286,16 @@ class Gate:
         return self._late() if now >= visit.call.deadline else self._full(visit.admission, "no place came free in time")
 
     def _full(self, admission: Admission, why: str) -> Rejected:
-        return Overloaded(f"{self.name}: not taken on, {why}", retry_after=admission.retry_after(), service=self.name)
+        told = f"{self.name}: not taken on, {why}"
+        return self._counted(Overloaded(told, retry_after=admission.retry_after(), service=self.name))
 
     def _late(self) -> DeadlineExceeded:
-        return DeadlineExceeded(f"{self.name}: the deadline of the call was over before it could begin")
+        return self._counted(DeadlineExceeded(f"{self.name}: the deadline of the call was over before it could begin"))
+
+    def _counted(self, error: E) -> E:
+        """A call is refused with this. With the lock held."""
+        self._refused[error.code] = self._refused.get(error.code, 0) + 1
+        return error
 
 
 def _wake(visits: Iterable[Visit]) -> None:

@@ -6,7 +6,7 @@ import json
 import random
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from textwrap import indent
@@ -17,6 +17,7 @@ from trimtab.core.clock import Clock
 from trimtab.core.endpoints import Endpoint, Health, ServiceState
 from trimtab.discovery import Callee
 from trimtab.errors import NoEndpoints
+from trimtab.hooks import Audience, Hooks
 from trimtab.policy.reading import read
 
 
@@ -30,8 +31,15 @@ class FromTheFirst(random.Random):
 class KnownMesh:
     """A mesh with one service behind every name, under one policy. Takes the endpoints in turn."""
 
-    def __init__(self, *endpoints: Endpoint, policy: str = "default: {}", clock: Clock | None = None) -> None:
-        caller = Caller("tests", "", "tests", "round_robin", lambda: None)
+    def __init__(
+        self,
+        *endpoints: Endpoint,
+        policy: str = "default: {}",
+        clock: Clock | None = None,
+        hooks: Sequence[Hooks] = (),
+    ) -> None:
+        listener = Audience(hooks) if hooks else None
+        caller = Caller("tests", "", "tests", "round_robin", lambda: None, listener=listener)
         known = {endpoint.id: endpoint for endpoint in endpoints}
         state = ServiceState("default/orders", 1, 1, known, known)
         document = read(f"""
@@ -146,6 +154,7 @@ class Origin(BaseHTTPRequestHandler):
             "method": self.command,
             "body": body.decode(),
             "client": self.client_address[1],
+            "headers": {name.lower(): value for name, value in self.headers.items()},
         }
         self._reply(200, json.dumps(seen).encode())
 

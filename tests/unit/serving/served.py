@@ -57,7 +57,7 @@ class ServedMesh:
     def at_rest(self) -> bool:
         """Nobody is inside and nobody waits."""
         entrances = self.orders._rules._entrances.values()
-        inside = sum(e.admission._bulkhead.in_flight for e in entrances if e.admission is not None)
+        inside = sum(e.admission.bulkhead.in_flight for e in entrances if e.admission is not None)
         return int(self.serving) == 0 and self.waiting == 0 and inside == 0
 
 

@@ -308,7 +308,7 @@ class AnyOrder(RuleBasedStateMachine):
             visit.leave(self.now)
         assert not self.orders._waiting
         for entrance in self.orders._rules._entrances.values():
-            assert entrance.admission is None or entrance.admission._bulkhead.in_flight == 0
+            assert entrance.admission is None or entrance.admission.bulkhead.in_flight == 0
 
 
 TestAnyOrder = AnyOrder.TestCase

@@ -34,13 +34,14 @@ class Tally:
     """This process's calls to one endpoint, kept under its service's lock. It survives state changes, as the calls do.
 
     ``calls``, ``failures`` and ``seconds`` (of latency, of all calls together) count since the last report. ``cost`` is the peak
-    EWMA of latencies in seconds as it was at ``cost_at``; 0: not known yet.
+    EWMA of latencies in seconds as it was at ``cost_at``; 0: not known yet. ``taken_calls`` and ``taken_failures``: what was
+    reported before.
     """
 
-    __slots__ = ("calls", "cost", "cost_at", "failures", "in_flight", "seconds")
+    __slots__ = ("calls", "cost", "cost_at", "failures", "in_flight", "seconds", "taken_calls", "taken_failures")
 
     def __init__(self) -> None:
-        self.in_flight = self.calls = self.failures = 0
+        self.in_flight = self.calls = self.failures = self.taken_calls = self.taken_failures = 0
         self.seconds = self.cost = self.cost_at = 0.0
 
     def observe(self, now: float, seconds: float, decay: float, penalty: float = 0.0) -> None:
@@ -67,6 +68,8 @@ class Tally:
     def take(self) -> tuple[int, int, float]:
         """Return calls, failures and seconds of latency since the last take."""
         taken = self.calls, self.failures, self.seconds
+        self.taken_calls += self.calls
+        self.taken_failures += self.failures
         self.calls = self.failures = 0
         self.seconds = 0.0
         return taken

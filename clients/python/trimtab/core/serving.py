@@ -144,6 +144,12 @@ class ServerRules:
             door = self._doors[chosen] = Door(entrance, Priority[said["priority"].value.upper()])
         return door
 
+    @property
+    def bulkheads(self) -> dict[Origin, Bulkhead]:
+        """What limits concurrency, by the place in the documents that says so."""
+        admissions = {origin: entrance.admission for origin, entrance in self._entrances.items()}
+        return {origin: admission.bulkhead for origin, admission in admissions.items() if admission is not None}
+
     def take_over(self, before: ServerRules, now: float) -> Sequence[Ticket]:
         """Take the place of the rules ``before``. Returns the tickets that have a place now, as ``Admission.start`` does."""
         settings = {layer.origin: layer.sections.server for layer in self._layers}

@@ -158,19 +158,17 @@ async def through(exchange: Exchange, target: Target, find: Find, *, instead_of:
     if instead_of is not None:
         instead_of.substituted(call, target.service)
     elif call.outcome is not None and call.outcome.failed:
-        instead = await _instead(exchange, pipeline, target, find, call)
+        instead = await _instead(exchange, pipeline, target, find, call, answer)
         if instead is not None:
-            await exchange.discard(answer)
-            pipeline.over(call, pipeline.now())
             return instead
     exchange.answered(answer, call)
     return answer
 
 
 async def _instead(
-    exchange: Exchange, pipeline: Pipeline, target: Target, find: Find, failure: Exception | Call
+    exchange: Exchange, pipeline: Pipeline, target: Target, find: Find, failure: Exception | Call, answer: Any = None
 ) -> Any:
-    """What the policy has to offer instead of a failure; None: nothing."""
+    """What the policy has to offer instead of a failure, or of an ``answer`` that is one; None: nothing."""
     fallbacks = pipeline.fallbacks
     if fallbacks is None:
         return None
@@ -183,6 +181,9 @@ async def _instead(
     found = fallbacks.instead(why, exchange.identity, pipeline.now())
     if found is None:
         return None
+    if answer is not None:
+        await exchange.discard(answer)
+        pipeline.over(call, pipeline.now())
     if found.source == "service":
         return await through(exchange, Target(found.value, target.namespace), find, instead_of=pipeline)
     pipeline.substituted(call, found.source, found.age)

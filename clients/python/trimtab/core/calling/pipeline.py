@@ -477,9 +477,14 @@ class Pipeline:
     def _refuse(self, call: Call, error: Exception, now: float) -> None:
         if call.admitted < len(self._gates):
             call.refused = self._gates[call.admitted].section
-        self.statistics.refused(call.refused or "endpoints")
+        self.statistics.refused(refusing_section(call, error))
         self._end(call, now)
         error.__dict__["trimtab"] = call
+
+
+def refusing_section(call: Call, error: Exception) -> str:
+    """The section of the policy that kept a call from being sent, "endpoints" when there was nobody to send it to."""
+    return call.refused or ("timeout" if isinstance(error, DeadlineExceeded) else "endpoints")
 
 
 def _tried(call: Call) -> set[str]:

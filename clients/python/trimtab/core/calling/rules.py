@@ -24,6 +24,7 @@ from trimtab.core.calling.pipeline import Gate, Learner, Pipeline, Retrying, Sur
 from trimtab.core.endpoints import ServiceState
 from trimtab.core.faults import Faults
 from trimtab.core.limiting.adaptive import build_bulkhead
+from trimtab.core.limiting.bulkhead import Bulkhead
 from trimtab.core.limiting.limiter import may_go_on
 from trimtab.core.retrying.budget import build_budget
 from trimtab.core.retrying.conditions import Retryable
@@ -138,6 +139,15 @@ class Rules:
     def circuits(self) -> list[Circuits]:
         """All circuits that there are."""
         return [part for part in self._parts.values() if isinstance(part, Circuits)]
+
+    @property
+    def bulkheads(self) -> dict[Origin, Bulkhead]:
+        """What limits concurrency, by the place in the documents that says so."""
+        return {
+            origin: part.bulkhead
+            for key, part in self._parts.items()
+            if isinstance(part, ConcurrencyGate) and isinstance(origin := key[-1], Origin)
+        }
 
     @property
     def ejected(self) -> frozenset[str]:

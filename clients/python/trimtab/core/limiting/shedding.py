@@ -82,10 +82,10 @@ class Admission:
     or by its own ``abandon``. Whoever waits with a ticket MUST call ``expire`` at its ``until``. Times in seconds of one clock.
     """
 
-    __slots__ = ("_bulkhead", "_expired", "_mean", "_order", "_queues", "_room", "_timers", "_wait", "waiting")
+    __slots__ = ("_expired", "_mean", "_order", "_queues", "_room", "_timers", "_wait", "bulkhead", "waiting")
 
     def __init__(self, settings: Server, bulkhead: Bulkhead) -> None:
-        self._bulkhead = bulkhead
+        self.bulkhead = bulkhead
         self._wait = settings.wait
         self._room = settings.queue if settings.wait > 0.0 else 0
         self.waiting = 0
@@ -102,8 +102,8 @@ class Admission:
         Calls under way keep their places, and who waits the time that it was given. ``start`` is to be called next.
         """
         if bulkhead is not None:
-            bulkhead.in_flight = self._bulkhead.in_flight
-            self._bulkhead = bulkhead
+            bulkhead.in_flight = self.bulkhead.in_flight
+            self.bulkhead = bulkhead
         self._wait = settings.wait
         self._room = settings.queue if settings.wait > 0.0 else 0
 
@@ -113,7 +113,7 @@ class Admission:
         """Decide about a call that comes in and must be over at ``deadline``."""
         if deadline <= now:
             return Shed(self.retry_after(), Reason.LATE)
-        if not self.waiting and self._bulkhead.acquire():
+        if not self.waiting and self.bulkhead.acquire():
             return ADMITTED
         displaced = None
         if self.waiting >= self._room:
@@ -137,7 +137,7 @@ class Admission:
 
         ``seconds`` and ``dropped`` as in ``AdaptiveBulkhead.release``. Raises ValueError when no call is under way.
         """
-        self._bulkhead.release(now, seconds, dropped)
+        self.bulkhead.release(now, seconds, dropped)
         if seconds is not None and not dropped:
             self._mean = seconds if self._mean is None else self._mean + SMOOTHING * (seconds - self._mean)
         return self.start(now) if self.waiting else ()
@@ -147,7 +147,7 @@ class Admission:
         self._collect(now)
         started = []
         for queue in reversed(self._queues):
-            while queue and self._bulkhead.acquire():
+            while queue and self.bulkhead.acquire():
                 ticket, _ = queue.popitem(last=False)
                 self.waiting -= 1
                 started.append(ticket)
@@ -167,7 +167,7 @@ class Admission:
         """Return after how many seconds those that wait now should be through: their number by the rate of completions."""
         if self._mean is None:
             return RETRY_UNKNOWN
-        estimate = (self.waiting + 1) * self._mean / self._bulkhead.limit
+        estimate = (self.waiting + 1) * self._mean / self.bulkhead.limit
         return min(RETRY_MOST, max(RETRY_LEAST, estimate))
 
     def _collect(self, now: float) -> None:
