@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from trimtab.errors import SettingsInvalid as SettingsInvalid
     from trimtab.errors import SnapshotInvalid as SnapshotInvalid
     from trimtab.errors import TrimtabError as TrimtabError
+    from trimtab.hooks import Hooks as Hooks
     from trimtab.mesh import Mesh as Mesh
     from trimtab.registration import Registration as Registration
 
@@ -33,6 +34,7 @@ _HOMES = {
     "ConfigInvalid": "trimtab.errors",
     "Endpoint": "trimtab.core.endpoints",
     "Health": "trimtab.core.endpoints",
+    "Hooks": "trimtab.hooks",
     "LiveConfig": "trimtab.configs",
     "Mesh": "trimtab.mesh",
     "MeshClosed": "trimtab.errors",
@@ -55,6 +57,7 @@ __all__ = [
     "ConfigInvalid",
     "Endpoint",
     "Health",
+    "Hooks",
     "LiveConfig",
     "Mesh",
     "MeshClosed",

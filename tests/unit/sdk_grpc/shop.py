@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import grpc
 from google.protobuf.wrappers_pb2 import StringValue
 from trimtab.grpc import awaiting, blocking
+from trimtab.hooks import Hooks
 
 from tests.unit.sdk_http.known_mesh import AsyncKnownMesh, KnownMesh
 
@@ -148,8 +149,8 @@ class BlockingCaller:
 
     failed: type[Exception] = grpc.RpcError
 
-    def mesh(self, *endpoints: Any, policy: str = "default: {}") -> KnownMesh:
-        return KnownMesh(*endpoints, policy=policy)
+    def mesh(self, *endpoints: Any, policy: str = "default: {}", hooks: Sequence[Hooks] = ()) -> KnownMesh:
+        return KnownMesh(*endpoints, policy=policy, hooks=hooks)
 
     @asynccontextmanager
     async def stub(self, mesh: KnownMesh, **options: Any) -> AsyncIterator[OrdersStub]:
@@ -186,8 +187,8 @@ class AwaitedCaller:
 
     failed: type[Exception] = grpc.aio.AioRpcError
 
-    def mesh(self, *endpoints: Any, policy: str = "default: {}") -> KnownMesh:
-        return AsyncKnownMesh(*endpoints, policy=policy)
+    def mesh(self, *endpoints: Any, policy: str = "default: {}", hooks: Sequence[Hooks] = ()) -> KnownMesh:
+        return AsyncKnownMesh(*endpoints, policy=policy, hooks=hooks)
 
     @asynccontextmanager
     async def stub(self, mesh: Any, **options: Any) -> AsyncIterator[OrdersStub]:
