@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 import requests
 from trimtab import NoEndpoints
+from trimtab.calling.guard import Guarded
 from trimtab.core.calling.pipeline import Pipeline
 from trimtab.errors import RateLimited
 from trimtab.hooks import Call, Hooks
@@ -187,6 +190,31 @@ async def test_aiohttp_tells_the_same() -> None:
         async with mesh.aiohttp_session() as session, session.get("mesh://orders/") as answer:
             await answer.read()
     assert heard.moments == ["call GET", f"http to {ONE}", "came to 404 404", "over"]
+
+
+def test_every_beginning_has_one_end_under_many_threads() -> None:
+    heard = Heard()
+    mesh = KnownMesh(endpoint_at(1), endpoint_at(2, "b"), hooks=[heard])
+
+    def work(*, endpoint: Any) -> None:
+        if endpoint.id == "b":
+            raise RuntimeError("no")
+
+    guarded = Guarded(work, ready=lambda: mesh.service, discover=lambda: mesh.service).wrapped()
+
+    def shop() -> None:
+        for _ in range(100):
+            with suppress(RuntimeError):
+                guarded()
+
+    threads = [threading.Thread(target=shop) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    counts = Counter(moment.partition(" to ")[0] for moment in heard.moments)
+    assert counts == {"call": 800, "attempt": 800, "came": 800, "over": 800}
+    assert mesh.in_flight == 0
 
 
 # Fallbacks
