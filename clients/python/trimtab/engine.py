@@ -23,8 +23,7 @@ from typing import Any
 
 from trimtab.callbacks import Callbacks, Watch
 from trimtab.configs import ConfigFile, LiveConfig, reader_of
-from trimtab.core.calling.events import EndpointsChanged, PolicyApplied, PolicyRefused
-from trimtab.core.calling.events import Event as CallEvent
+from trimtab.core.calling.events import event_of
 from trimtab.core.calling.rules import Caller, Release
 from trimtab.core.endpoints import Mismatch, ServiceState, decode
 from trimtab.core.session import Arrived, Crowded, Event, Session, Step
@@ -77,7 +76,7 @@ class Engine:
     def __init__(self, settings: Settings, load: LoadSource | None, hooks: Sequence[Hooks] = ()) -> None:
         self.settings = settings
         self.hooks = tuple(hooks)
-        self._audience = Audience(self.hooks) if hooks else None
+        self._audience = Audience(self.hooks, lambda told: self.callbacks.put(told)) if hooks else None
         self.serving = InFlight()
         self.callbacks = Callbacks()
         self.closed = False
@@ -92,7 +91,7 @@ class Engine:
             uuid.uuid4().hex,
             settings.algorithm,
             self._circuit_changed,
-            happened=self._happened if hooks else None,
+            happened=self._audience.offer if self._audience is not None else None,
             listener=self._audience,
         )
         self.discovery = Discovery(self.new_callee, self.new_gate, self._from_disk, self._policy_from_disk)
@@ -399,12 +398,6 @@ class Engine:
         if stream is not None and not self.closed:
             stream.post(Session.report_soon)
 
-    def _happened(self, event: CallEvent) -> None:
-        """Have the hooks told, by the thread that runs callbacks."""
-        if self._audience is not None:
-            self._audience.offer(event)
-            self.callbacks.put(self._audience)
-
     # What the stream tells (its thread)
 
     def happened(self, event: Event, session: Session, now: float) -> Step:
@@ -431,20 +424,11 @@ class Engine:
         if refusal is None:
             self._disk.changed((int(resource.kind), resource.name))
         if self._audience is not None:
-            self._tell(resource, refusal)
+            callee = self.discovery.find(resource.name)
+            event = event_of(resource, refusal, callee.state if callee is not None else None)
+            if event is not None:
+                self._audience.offer(event)
         return refusal
-
-    def _tell(self, resource: Resource, refusal: Refusal | None) -> None:
-        """Have the hooks told what became of a resource."""
-        name, revision = resource.name, resource.version
-        if resource.kind == Kind.KIND_POLICY:
-            self._happened(
-                PolicyApplied(name, revision) if refusal is None else PolicyRefused(name, revision, refusal.reason)
-            )
-        elif resource.kind == Kind.KIND_ENDPOINTS and refusal is None:
-            callee = self.discovery.find(name)
-            if callee is not None:
-                self._happened(EndpointsChanged(callee.state))
 
     def unreachable(self) -> None:
         """No server can be reached: whoever waits for a first answer goes on with what there is."""

@@ -87,9 +87,10 @@ class Hooks:
 
 
 class Audience:
-    """All hooks of a mesh as one listener. What they raise ends here."""
+    """All hooks of a mesh as one listener. What they raise ends here. ``soon``: has a thread of its own ``tell`` them."""
 
-    def __init__(self, hooks: Sequence[Hooks]) -> None:
+    def __init__(self, hooks: Sequence[Hooks], soon: Callable[[Audience], None]) -> None:
+        self._soon = soon
         self._failed: set[tuple[str, str, type[Exception]]] = set()
         self._events: deque[Event] = deque(maxlen=_EVENTS)
         self.call_started = self._all(hooks, "call_started")
@@ -100,8 +101,9 @@ class Audience:
         self._happened = self._all(hooks, "happened")
 
     def offer(self, event: Event) -> None:
-        """Take an event, for ``tell``. Never blocks."""
+        """Have an event told, soon. Never blocks."""
         self._events.append(event)
+        self._soon(self)
 
     def tell(self) -> None:
         """Tell what was offered."""

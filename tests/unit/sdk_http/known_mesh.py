@@ -38,7 +38,7 @@ class KnownMesh:
         clock: Clock | None = None,
         hooks: Sequence[Hooks] = (),
     ) -> None:
-        listener = Audience(hooks) if hooks else None
+        listener = Audience(hooks, Audience.tell) if hooks else None
         caller = Caller("tests", "", "tests", "round_robin", lambda: None, listener=listener)
         known = {endpoint.id: endpoint for endpoint in endpoints}
         state = ServiceState("default/orders", 1, 1, known, known)

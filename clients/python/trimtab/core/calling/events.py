@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from trimtab.core.endpoints import ServiceState
+from trimtab.v1.mesh_pb2 import Refusal
+from trimtab.v1.types_pb2 import Kind, Resource
 
 
 class CircuitChanged(NamedTuple):
@@ -41,7 +43,10 @@ class EndpointsChanged(NamedTuple):
 
 
 class PolicyApplied(NamedTuple):
-    """A policy is in force from now on. ``name``: ``NAMESPACE/SERVICE``, or ``NAMESPACE/*`` for all of a namespace."""
+    """A policy is in force from now on, or was withdrawn.
+
+    ``name``: ``NAMESPACE/SERVICE``, or ``NAMESPACE/*`` for all of a namespace.
+    """
 
     name: str
     revision: int
@@ -56,3 +61,14 @@ class PolicyRefused(NamedTuple):
 
 
 Event = CircuitChanged | EndpointEjected | EndpointReturned | EndpointsChanged | PolicyApplied | PolicyRefused
+
+
+def event_of(resource: Resource, refusal: Refusal | None, state: ServiceState | None) -> Event | None:
+    """What it means that a resource was taken, or refused; ``state``: of its service, as it is now. None: nothing."""
+    if resource.kind == Kind.KIND_POLICY:
+        if refusal is not None:
+            return PolicyRefused(resource.name, resource.version, refusal.reason)
+        return PolicyApplied(resource.name, resource.version)
+    if resource.kind == Kind.KIND_ENDPOINTS and refusal is None and state is not None:
+        return EndpointsChanged(state)
+    return None
