@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from trimtab.policy.canonical import brief, decode, encode, render
 from trimtab.policy.forms import fields_of
@@ -29,6 +29,7 @@ def test_what_is_written_is_read_as_the_same(policy: ServicePolicy) -> None:
 
 @WIDE
 @given(policies)
+@example(ServicePolicy("shop", "orders", Sections(breaker=Breaker(open_when=OpenWhen(failures=1.0)))))
 def test_what_is_rendered_for_people_is_read_as_the_same(policy: ServicePolicy) -> None:
     assert read(render(policy)) == policy
 

@@ -101,7 +101,10 @@ def _brief(form: Form, value: Any) -> Json:
     fields = fields_of(form.of)
     told = {name: one for name, at in fields.items() if (one := getattr(value, name)) != at.default}
     if form.scalar and told.keys() <= {form.scalar} and (scalar := getattr(value, form.scalar)) is not None:
-        return _brief(fields[form.scalar].form, scalar)
+        brief = _brief(fields[form.scalar].form, scalar)
+        # The fields of a mapping would be taken for fields of this one.
+        if not isinstance(brief, dict):
+            return brief
     return _Line(
         {
             _Bare(name) if name == "on" else name: None if one is None else _brief(fields[name].form, one)
