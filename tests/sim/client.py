@@ -10,6 +10,7 @@ from random import Random
 from threading import RLock
 from typing import NamedTuple
 
+from trimtab.calling.crew import RealCrew
 from trimtab.core.calling.call import Call
 from trimtab.core.calling.pipeline import Pipeline, Surroundings
 from trimtab.core.calling.rules import Caller, Release, Rules
@@ -61,6 +62,7 @@ class Client:
             nobody=lambda: NoEndpoints("nobody is left"),
             statistics=Statistics(),
             clock=_Watch(timeline),
+            crew=RealCrew(),
         )
         caller = Caller("simulation", "", "simulation", "p2c", lambda: None)
         self.rules = Rules(surroundings, caller, count(), state, timeline.now, service=Release(policy, 1))

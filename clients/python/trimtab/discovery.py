@@ -10,10 +10,12 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 
 from trimtab.calling.clock import RealClock
+from trimtab.calling.crew import RealCrew
 from trimtab.core.calling.pipeline import Pipeline, Surroundings
 from trimtab.core.calling.rules import Caller, Release, Rules
 from trimtab.core.calling.statistics import Statistics
 from trimtab.core.clock import Clock
+from trimtab.core.crew import Crew
 from trimtab.core.endpoints import Health, Mismatch, ServiceState, decode
 from trimtab.errors import NoEndpoints
 from trimtab.gate import Gate
@@ -49,6 +51,7 @@ class Callee:
         policies: Mapping[str, Release | None] | None = None,
         rng: random.Random | None = None,
         clock: Clock | None = None,
+        crew: Crew | None = None,
     ) -> None:
         self.name = name
         self.statistics = Statistics()
@@ -56,6 +59,7 @@ class Callee:
         self._nobody = nobody
         self._rng = rng or random.Random()
         self._clock = clock or RealClock()
+        self._crew = crew or RealCrew()
         self._sequence = itertools.count(self._rng.getrandbits(16))
         self._listeners: list[Callable[[ServiceState], None]] = []
         self.policies: dict[str, Release | None] = dict(policies or {})
@@ -112,6 +116,7 @@ class Callee:
             nobody=lambda: self._nobody(self),
             statistics=self.statistics,
             clock=self._clock,
+            crew=self._crew,
         )
         return Rules(
             surroundings,

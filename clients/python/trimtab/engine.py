@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trimtab.callbacks import Callbacks, Watch
+from trimtab.calling.crew import RealCrew
 from trimtab.configs import ConfigFile, LiveConfig, reader_of
 from trimtab.core.calling.events import event_of
 from trimtab.core.calling.rules import Caller, Release
@@ -79,6 +80,7 @@ class Engine:
         self._audience = Audience(self.hooks, lambda told: self.callbacks.put(told)) if hooks else None
         self.serving = InFlight()
         self.callbacks = Callbacks()
+        self.crew = RealCrew()
         self.closed = False
         self._load_source = load
         self._rng = random.Random()
@@ -113,7 +115,7 @@ class Engine:
 
     def new_callee(self, name: str, state: ServiceState | None, policies: Mapping[str, Release | None]) -> Callee:
         """Return a service to be followed, as it was saved."""
-        return Callee(name, self.caller, self.no_endpoints, state, policies)
+        return Callee(name, self.caller, self.no_endpoints, state, policies, crew=self.crew)
 
     def new_gate(self, name: str, policies: Mapping[str, Release | None]) -> Gate:
         """Return what lets calls into a service, under the policies that were saved."""
@@ -335,6 +337,7 @@ class Engine:
         if stream is not None:
             stream.close(max(0.1, deadline - time.monotonic()))
         self.callbacks.close(max(0.1, deadline - time.monotonic()))
+        self.crew.close()
 
     def _ensure(self) -> bool:
         """Start the stream unless it runs. Returns True when it did; everything followed is then in its Hello."""
@@ -494,6 +497,7 @@ class Engine:
         self._rest()
         # Locks first: another thread of the parent may have held any of them.
         self.callbacks.revive()
+        self.crew.revive()
         self.serving.revive()
         self._disk.revive()
         self._ready = {}

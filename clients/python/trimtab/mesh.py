@@ -36,6 +36,11 @@ def usable(live: LiveConfig[Any], default: Any) -> LiveConfig[Any]:
     return live
 
 
+def _namespace_of(service: str) -> str | None:
+    """The namespace that ``NAMESPACE/SERVICE`` names; None: it names none."""
+    return service.rpartition("/")[0] or None
+
+
 class Mesh:
     """A process's part of the mesh: whom to call, what it registers, how it is configured. Thread-safe.
 
@@ -125,6 +130,7 @@ class Mesh:
                 function,
                 ready=partial(self._engine.ready, service, namespace),
                 discover=lambda: self.callee(service, namespace),
+                elsewhere=lambda other: self.callee(other, namespace or _namespace_of(service)),
                 method=method,
                 fallback=fallback,
                 idempotent=idempotent,

@@ -11,8 +11,6 @@ Sources: OpenTelemetry's semantic conventions for HTTP spans (stable) and for RP
 
 from __future__ import annotations
 
-from typing import Any
-
 try:
     from opentelemetry import context, propagate, trace
     from opentelemetry.context import Context
@@ -39,8 +37,6 @@ class _Trace:
     def __init__(self, span: Span, within: Context) -> None:
         self.span = span
         self.within = within
-        self.attempt: Span | None = None
-        self.token: Any = None
         self.error = ""
 
 
@@ -71,21 +67,20 @@ class Tracing(Hooks):
         if told is None:
             return
         name, attributes = _described(call, dispatch)
-        told.attempt = self._tracer.start_span(name, told.within, SpanKind.CLIENT, attributes)
-        within = trace.set_span_in_context(told.attempt, told.within)
+        span = self._tracer.start_span(name, told.within, SpanKind.CLIENT, attributes)
+        within = trace.set_span_in_context(span, told.within)
         self._inject(dispatch.headers, context=within)
-        if dispatch.scoped:
-            told.token = context.attach(within)
+        # Kept with the attempt: copies of a call are under way at the same time.
+        dispatch.notes[self] = span, context.attach(within) if dispatch.scoped else None
 
     def attempt_ended(self, call: Call, dispatch: Dispatch, outcome: Outcome) -> None:
         """End the span of the attempt."""
         told = self._trace(call)
-        if told is None or told.attempt is None:
+        if told is None or self not in dispatch.notes:
             return
-        span, told.attempt = told.attempt, None
-        if told.token is not None:
-            context.detach(told.token)
-            told.token = None
+        span, token = dispatch.notes.pop(self)
+        if token is not None:
+            context.detach(token)
         status = dispatch.status
         if dispatch.protocol == "grpc" and (status := status or ("OK" if not outcome.failed else "")):
             span.set_attribute("rpc.response.status_code", status)

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from textwrap import indent
 from typing import Any
 
+from trimtab.calling.crew import RealCrew
 from trimtab.core.calling.rules import Caller, Release
 from trimtab.core.clock import Clock
 from trimtab.core.endpoints import Endpoint, Health, ServiceState
@@ -37,6 +38,7 @@ class KnownMesh:
         policy: str = "default: {}",
         clock: Clock | None = None,
         hooks: Sequence[Hooks] = (),
+        crew: RealCrew | None = None,
     ) -> None:
         listener = Audience(hooks, Audience.tell) if hooks else None
         caller = Caller("tests", "", "tests", "round_robin", lambda: None, listener=listener)
@@ -57,6 +59,7 @@ spec:
             {"default/orders": Release(document, 7)},
             FromTheFirst(),
             clock,
+            crew=crew,
         )
         self.asked: list[tuple[str, str | None]] = []
 

@@ -26,8 +26,10 @@ class Shop:
         self.served: list[str] = []
 
     def told(self) -> bytes:
-        left = context.remaining()
-        return json.dumps({"left": left, "priority": context.priority.get()}).encode()
+        told: dict[str, Any] = {"left": context.remaining(), "priority": context.priority.get()}
+        if context.mirrored.get():
+            told["mirrored"] = True
+        return json.dumps(told).encode()
 
     # ASGI
 

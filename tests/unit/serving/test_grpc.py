@@ -26,7 +26,8 @@ TELL = "/shop.Orders/Tell"
 
 def told() -> bytes:
     left = calling.remaining()
-    return f"{'-' if left is None else round(left, 3)} {calling.priority.get() or '-'}".encode()
+    copy = "copy " if calling.mirrored.get() else ""
+    return f"{copy}{'-' if left is None else round(left, 3)} {calling.priority.get() or '-'}".encode()
 
 
 class Orders:
@@ -185,11 +186,11 @@ class House:
         until(lambda: self.orders.served == ["first"])
         return held
 
-    def each_kind(self, timeout: float | None, priority: str = "") -> list[bytes]:
+    def each_kind(self, timeout: float | None, priority: str = "", mirrored: bool = False) -> list[bytes]:
         """The last answer of a call of each kind."""
-        options: dict[str, Any] = {"timeout": timeout}
-        if priority:
-            options["metadata"] = [("trimtab-priority", priority)]
+        options: dict[str, Any] = {"timeout": timeout, "metadata": [("trimtab-priority", priority)] if priority else []}
+        if mirrored:
+            options["metadata"].append(("trimtab-mirrored", "1"))
         return [
             self.channel.unary_unary(TELL)(b"", **options),
             list(self.channel.unary_stream("/shop.Orders/TellStreaming")(b"", **options))[-1],
@@ -222,6 +223,12 @@ def test_calls_of_every_kind_inherit_deadline_and_priority_and_hand_nothing_on(h
             assert 3.0 < float(left) < 5.1  # gRPC rounds to milliseconds of another clock
             assert priority == "high"
         assert [answer.decode().split()[-2:] for answer in house.each_kind(None)] == [["-", "-"]] * 4
+
+
+def test_calls_of_every_kind_inherit_that_they_are_copies_and_hand_nothing_on(house: House) -> None:
+    for mirrored in (True, False):
+        answers = [answer.decode() for answer in house.each_kind(5.0, mirrored=mirrored)]
+        assert ["copy" in answer for answer in answers] == [mirrored] * 4
 
 
 def test_a_call_that_finds_no_place_is_told_when_to_come_back(house: House) -> None:

@@ -88,6 +88,11 @@ def test_calls_inherit_the_time_and_the_importance_that_their_caller_gives_them(
     assert house.get("/tell").json() == {"left": None, "priority": ""}
 
 
+def test_calls_inherit_that_they_are_copies_and_hand_nothing_on(house: House) -> None:
+    assert house.get("/tell", timeout_ms="5000", mirrored="1").json()["mirrored"]
+    assert "mirrored" not in house.get("/tell", timeout_ms="5000").json()
+
+
 def test_what_is_made_while_the_answer_is_sent_inherits_too(house: House) -> None:
     house.shop.open.set()
     last = json.loads(house.get("/stream", timeout_ms="5000", priority="low").text.splitlines()[-1])

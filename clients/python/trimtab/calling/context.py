@@ -1,4 +1,4 @@
-"""What a call inherits from the call that is being served: its deadline and its priority.
+"""What a call inherits from the call that is being served: its deadline, its priority, and whether it is a mirrored one.
 
 Servers set it from what their caller sent; calls that are made meanwhile, also by tasks that are started, never outlive it.
 """
@@ -19,10 +19,14 @@ clock: ContextVar[Clock] = ContextVar("trimtab.clock", default=_REAL)
 # By that clock; None: without end.
 deadline: ContextVar[float | None] = ContextVar("trimtab.deadline", default=None)
 priority: ContextVar[str] = ContextVar("trimtab.priority", default="")
+# Whether what is being served is a copy, whose answer nobody reads: what it calls in turn is not copied once more.
+mirrored: ContextVar[bool] = ContextVar("trimtab.mirrored", default=False)
 
 # Milliseconds that are left for the whole call, and its class, over HTTP; gRPC has a header of its own for the first.
 TIMEOUT_HEADER = "trimtab-timeout-ms"
 PRIORITY_HEADER = "trimtab-priority"
+# On copies of calls, and on what is called while they are served; of any value.
+MIRRORED_HEADER = "trimtab-mirrored"
 
 
 @contextmanager

@@ -6,16 +6,21 @@ written once: a blocking caller's transport has coroutines that never suspend, a
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextvars import Context
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from trimtab.core.calling.call import Call
 from trimtab.core.calling.observed import Dispatch
 from trimtab.core.calling.pipeline import Pipeline
 from trimtab.core.clock import Clock
+from trimtab.core.crew import Crew
 from trimtab.core.retrying.conditions import OK, Outcome
 from trimtab.errors import TrimtabError
+
+if TYPE_CHECKING:
+    from trimtab.calling.lanes import Lanes
 
 T = TypeVar("T")
 
@@ -35,8 +40,16 @@ class Transport(Protocol):
         """What an exception of ``send`` means."""
         ...
 
-    async def discard(self, answer: Any) -> None:
-        """Nobody will read this answer: another attempt is made."""
+    async def discard(self, answer: Any, call: Call) -> None:
+        """Nobody will read this answer to ``call``: another attempt is made, or has won."""
+        ...
+
+    def twin(self) -> Self:
+        """What can send the same request at the same time."""
+        ...
+
+    def lanes(self, crew: Crew) -> Lanes:
+        """Where copies of the request run beside each other."""
         ...
 
     def dispatch(self, call: Call) -> Dispatch:
@@ -59,6 +72,33 @@ class Blocking:
         """Hold the thread up."""
         clock.sleep(seconds)
 
+    def twin(self) -> Self:
+        """Itself, where nothing of it is of one attempt."""
+        return self
+
+    def lanes(self, crew: Crew) -> Lanes:
+        """Threads."""
+        from trimtab.calling.lanes import Threads
+
+        return Threads(crew, self.abandon)
+
+    def abandon(self, call: Call) -> None:
+        """Nobody waits for the answer to ``call``: end it, where that can be done from another thread."""
+
+    def aside(
+        self, crew: Crew, work: Callable[[], Coroutine[Any, Any, object]], done: Callable[[], object], context: Context
+    ) -> None:
+        """Do ``work`` beside calls, on a thread if there is one. ``done`` is called at the end in any case."""
+
+        def through() -> None:
+            try:
+                context.run(lambda: block(work()))
+            finally:
+                done()
+
+        if not crew.start(through):
+            done()
+
 
 class Awaiting:
     """The part of an asynchronous transport that all have in common."""
@@ -66,6 +106,22 @@ class Awaiting:
     async def sleep(self, clock: Clock, seconds: float) -> None:
         """Let others run."""
         await clock.pause(seconds)
+
+    def twin(self) -> Self:
+        """Itself, where nothing of it is of one attempt."""
+        return self
+
+    def lanes(self, crew: Crew) -> Lanes:
+        """Tasks."""
+        from trimtab.calling.lanes import Tasks
+
+        return Tasks(crew)
+
+    def aside(
+        self, crew: Crew, work: Callable[[], Coroutine[Any, Any, object]], done: Callable[[], object], context: Context
+    ) -> None:
+        """Do ``work`` beside calls, as a task. ``done`` is called at the end in any case."""
+        crew.spawn(work(), done, context, awaited=False)
 
 
 def block(work: Coroutine[Any, Any, T]) -> T:
@@ -83,8 +139,13 @@ async def run(pipeline: Pipeline, call: Call, transport: Transport, failure: Bas
     ``failure``: of the first attempt, when it was made already. Raises what the last attempt raised, or what kept a further
     one from being made; then the call is over.
     """
+    hedged = pipeline.hedged
+    if hedged is not None and failure is None and hedged.holds_for(call):
+        from trimtab.calling.race import race
+
+        return await race(hedged, call, transport)
     now = pipeline.now
-    send = partial(_send_observed, transport) if pipeline.observed else transport.send
+    send = partial(send_observed, transport) if pipeline.observed else transport.send
     try:
         if call.wait and failure is None:
             await transport.sleep(pipeline.clock, call.wait)
@@ -110,7 +171,7 @@ async def run(pipeline: Pipeline, call: Call, transport: Transport, failure: Bas
                     raise failure
                 return answer
             if answer is not None:
-                await transport.discard(answer)
+                await transport.discard(answer, call)
             if delay:
                 await transport.sleep(pipeline.clock, delay)
             try:
@@ -125,7 +186,7 @@ async def run(pipeline: Pipeline, call: Call, transport: Transport, failure: Bas
         raise
 
 
-async def _send_observed(transport: Transport, call: Call) -> Any:
+async def send_observed(transport: Transport, call: Call) -> Any:
     """Send, where hooks are installed."""
     dispatch = transport.dispatch(call)
     call.pipeline.sending(call, dispatch)

@@ -63,7 +63,8 @@ def blame(error: BaseException, ignore: tuple[type[BaseException], ...]) -> Outc
 class Guarded:
     """A function, and how calls of it are made and understood.
 
-    ``ready`` returns the service when this process knows it, ``discover`` after waiting for what there is to know of it.
+    ``ready`` returns the service when this process knows it, ``discover`` after waiting for what there is to know of it;
+    ``elsewhere`` does so for another one of its namespace, None: nobody else is asked.
     ``idempotent``: calling it twice does no harm. ``ignore``: exceptions that say nothing of the callee. ``fallback``: called
     with the same arguments when the call failed for good and the policy has nothing to offer instead.
     """
@@ -74,6 +75,7 @@ class Guarded:
         *,
         ready: Callable[[], Service | None],
         discover: Callable[[], Service],
+        elsewhere: Callable[[str], Service] | None = None,
         method: str = "",
         fallback: Callable[..., Any] | None = None,
         idempotent: bool = False,
@@ -82,13 +84,16 @@ class Guarded:
         self.function = function
         self.ready = ready
         self.discover = discover
+        self.elsewhere = elsewhere
         self.method = method
         self._fallback = fallback
         self.idempotent = idempotent
         self.ignore = ignore
         self._signature = inspect.signature(function)
         self.takes_endpoint = "endpoint" in self._signature.parameters
-        self._work = _AwaitedWork if inspect.iscoroutinefunction(function) else _BlockingWork
+        self._work: type[_AwaitedWork | _BlockingWork] = (
+            _AwaitedWork if inspect.iscoroutinefunction(function) else _BlockingWork
+        )
 
     def wrapped(self) -> Callable[..., Any]:
         """The function to call instead."""
@@ -119,16 +124,19 @@ class Guarded:
         kwargs: Mapping[str, Any],
         call: Call | None = None,
         failure: BaseException | None = None,
+        *,
+        is_fallback: bool = False,
     ) -> Traced:
         """The whole way of a call, from its beginning or from the ``failure`` of its first attempt."""
+        work = self._work(self, args, kwargs)
         try:
             if call is None:
                 if failure is not None:
                     raise failure
                 call = self.begin(pipeline, pipeline.now(), args, kwargs)
-            value = await run(pipeline, call, self._work(self, args, kwargs), failure)
+            value = await run(pipeline, call, work, failure)
         except Exception as error:
-            found = await self._instead(pipeline, error, args, kwargs)
+            found = None if is_fallback else await self._instead(pipeline, error, args, kwargs, work)
             if found is None:
                 raise
             return found
@@ -138,15 +146,34 @@ class Guarded:
         return Traced(value, call)
 
     async def _instead(
-        self, pipeline: Pipeline, error: Exception, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self,
+        pipeline: Pipeline,
+        error: Exception,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        work: _BlockingWork | _AwaitedWork,
     ) -> Traced | None:
         if isinstance(error, self.ignore):
             return None
         call = call_of(error, pipeline)
         fallbacks = pipeline.fallbacks
         if fallbacks is not None:
-            substitute = fallbacks.instead(reason(error), self._identity(args, kwargs), pipeline.now())
-            if substitute is not None and substitute.source != "service":
+            identity, now = self._identity(args, kwargs), pipeline.now()
+            # A function that is given no endpoint cannot be sent elsewhere.
+            elsewhere = self.elsewhere if self.takes_endpoint else None
+            substitute = fallbacks.instead(reason(error), identity, now, elsewhere=elsewhere is not None)
+            if substitute is not None and elsewhere is not None and substitute.source == "service":
+                service: str = substitute.value
+                try:
+                    other = (await work.find(elsewhere, service)).pipeline(self.method)
+                    traced = await self.through(other, args, kwargs, is_fallback=True)
+                except Exception as last:
+                    if self._fallback is None:
+                        raise last from error
+                else:
+                    pipeline.substituted(traced.call, service)
+                    return traced
+            elif substitute is not None:
                 pipeline.substituted(call, substitute.source, substitute.age)
                 return Traced(substitute.value, call)
         if self._fallback is None:
@@ -183,7 +210,7 @@ class _Work:
         """Whatever is returned is a good answer."""
         return OK
 
-    async def discard(self, answer: Any) -> None:
+    async def discard(self, answer: Any, call: Call) -> None:
         """A value needs no closing."""
 
     def dispatch(self, call: Call) -> Dispatch:
@@ -207,6 +234,10 @@ class _BlockingWork(Blocking, _Work):
         """Nothing can end a blocking function early: the deadline holds between attempts."""
         return self._invoke(call)
 
+    async def find(self, elsewhere: Callable[[str], Service], service: str) -> Service:
+        """Another service, waiting here for what there is to know of it."""
+        return elsewhere(service)
+
 
 class _AwaitedWork(Awaiting, _Work):
     async def send(self, call: Call) -> Any:
@@ -217,6 +248,10 @@ class _AwaitedWork(Awaiting, _Work):
             return await self._invoke(call)
         with clock.deadline(now + timeout):
             return await self._invoke(call)
+
+    async def find(self, elsewhere: Callable[[str], Service], service: str) -> Service:
+        """Another service, while others run."""
+        return await asyncio.to_thread(elsewhere, service)
 
 
 def _guard_blocking(guarded: Guarded) -> Callable[..., Any]:

@@ -11,11 +11,12 @@ mark; a client middleware sends what bears it through the call path, and respons
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 import json
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 from aiohttp import ClientRequest, ClientResponse, ClientSession, payload
@@ -165,6 +166,13 @@ class AiohttpExchange(Awaiting, Exchange):
                 raise
             raise aiohttp.ServerTimeoutError(f"no answer within {timeout:.3g} s") from error
 
+    def twin(self) -> Self:
+        """With a request of its own: aiohttp keeps in it where it goes, and how far it has come."""
+        other = copy.copy(self)
+        other._request = copy.copy(self._request)
+        other._request.headers = self._request.headers.copy()
+        return other
+
     def judge(self, answer: ClientResponse) -> Outcome:
         """By its status."""
         return judge(answer.status, answer.headers)
@@ -192,7 +200,7 @@ class AiohttpExchange(Awaiting, Exchange):
             error, (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, aiohttp.ClientResponseError, OSError)
         )
 
-    async def discard(self, answer: ClientResponse) -> None:
+    async def discard(self, answer: ClientResponse, call: Call) -> None:
         """Give its connection back."""
         answer.release()
         await answer.wait_for_close()

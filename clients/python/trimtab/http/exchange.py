@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from contextvars import Context
+from functools import partial
+from typing import Any, NamedTuple, Self
 
 from trimtab.calling.context import deadline as inherited
 from trimtab.calling.drive import call_of, run
+from trimtab.calling.lanes import Lanes
+from trimtab.calling.mirror import Work, mirror
 from trimtab.core.calling.call import Call
 from trimtab.core.calling.fallbacks import Reason, reason
 from trimtab.core.calling.observed import Dispatch
 from trimtab.core.calling.pipeline import Pipeline
 from trimtab.core.clock import Clock
+from trimtab.core.crew import Crew
 from trimtab.core.retrying.conditions import IDEMPOTENT_METHODS, Outcome, idempotent
 from trimtab.errors import DeadlineExceeded, MeshClosed, NoEndpoints, Rejected, RetriesExhausted
 from trimtab.http.meaning import TIMEOUT, adopt, exhausted, name_endpoint, too_late
@@ -48,7 +53,7 @@ class Exchange(ABC):
         """What an exception of ``send`` means."""
 
     @abstractmethod
-    async def discard(self, answer: Any) -> None:
+    async def discard(self, answer: Any, call: Call) -> None:
         """Give the connection of an answer back unread."""
 
     @abstractmethod
@@ -63,6 +68,18 @@ class Exchange(ABC):
     @abstractmethod
     def status(self, answer: Any) -> str:
         """The HTTP status of an answer."""
+
+    @abstractmethod
+    def twin(self) -> Self:
+        """What can send the same request at the same time."""
+
+    @abstractmethod
+    def lanes(self, crew: Crew) -> Lanes:
+        """Where copies of the request run beside each other."""
+
+    @abstractmethod
+    def aside(self, crew: Crew, work: Work, done: Callable[[], object], context: Context) -> None:
+        """Do ``work`` beside calls. ``done`` is called at the end in any case."""
 
     # What a request of this library is
 
@@ -143,6 +160,8 @@ async def through(exchange: Exchange, target: Target, find: Find, *, instead_of:
         pipeline = callee.pipeline(exchange.method)
     try:
         call = exchange.begin(pipeline)
+        if pipeline.mirroring is not None and instead_of is None and exchange.repeatable:
+            mirror(pipeline.mirroring, pipeline.crew, exchange, partial(_copy, exchange, target, find))
         answer = await run(pipeline, call, exchange)
     except MeshClosed:
         raise
@@ -165,6 +184,24 @@ async def through(exchange: Exchange, target: Target, find: Find, *, instead_of:
     return answer
 
 
+def _copy(exchange: Exchange, target: Target, find: Find, service: str) -> Work:
+    """What sends a copy to another service, once, for nobody to read the answer."""
+    twin = exchange.twin()
+
+    async def send() -> None:
+        callee = await find(Target(service, target.namespace))
+        pipeline = callee.pipeline(twin.method, *twin.facts())
+        call = twin.begin(pipeline)
+        call.once = True
+        answer = await run(pipeline, call, twin)
+        try:
+            await twin.discard(answer, call)
+        finally:
+            pipeline.over(call, pipeline.now())
+
+    return send
+
+
 async def _instead(
     exchange: Exchange, pipeline: Pipeline, target: Target, find: Find, failure: Exception | Call, answer: Any = None
 ) -> Any:
@@ -182,7 +219,7 @@ async def _instead(
     if found is None:
         return None
     if answer is not None:
-        await exchange.discard(answer)
+        await exchange.discard(answer, call)
         pipeline.over(call, pipeline.now())
     if found.source == "service":
         return await through(exchange, Target(found.value, target.namespace), find, instead_of=pipeline)

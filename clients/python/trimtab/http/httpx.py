@@ -15,13 +15,14 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, overload
 
 from trimtab.calling.drive import Awaiting, Blocking, block
 from trimtab.core.calling.call import Call
 from trimtab.core.clock import Clock
+from trimtab.core.endpoints import Endpoint
 from trimtab.core.retrying.conditions import Outcome
 from trimtab.errors import DeadlineExceeded, MeshClosed, NoEndpoints, TrimtabError
 from trimtab.http.body import AsyncBody, Body, Reading
@@ -153,7 +154,6 @@ class HttpxExchange(Exchange):
         self.request = request
         self.method = request.method
         self.url = ""
-        self._origin = ""
 
     @property
     def identity(self) -> tuple[str, str]:
@@ -177,7 +177,7 @@ class HttpxExchange(Exchange):
         timeout = call.timeout(now)
         if timeout is not None and timeout <= 0:
             raise DeadlineExceeded(too_late(call, now))
-        origin = self._origin = f"{endpoint_scheme(endpoint.metadata, shape.scheme)}://{endpoint.target}"
+        origin = self._origin(endpoint)
         pool = shape.pools.acquire(origin)
         try:
             if call.abort is not None:
@@ -229,7 +229,7 @@ class HttpxExchange(Exchange):
                 kept = Answer(answer.status_code, list(answer.headers.raw), body)
                 held.keep(self.identity, kept, len(body), call.pipeline.now())
 
-        answer.stream = self.shape.stream(answer.stream, Reading(call, self.release, keep, largest))
+        answer.stream = self.shape.stream(answer.stream, Reading(call, partial(self.release, call), keep, largest))
         answer.extensions["trimtab"] = call
         if answer.has_redirect_location:
             answer.headers["location"] = mesh_location(answer.headers["location"], str(request.url))
@@ -245,9 +245,13 @@ class HttpxExchange(Exchange):
         response.extensions["trimtab"] = call
         return response
 
-    def release(self) -> None:
-        """The endpoint's pool is not used any more."""
-        self.shape.pools.release(self._origin)
+    def release(self, call: Call) -> None:
+        """The pool of the endpoint that answered is not used any more."""
+        assert call.endpoint is not None
+        self.shape.pools.release(self._origin(call.endpoint))
+
+    def _origin(self, endpoint: Endpoint) -> str:
+        return f"{endpoint_scheme(endpoint.metadata, self.shape.scheme)}://{endpoint.target}"
 
     def _to_wire(self, call: Call, now: float, timeout: float | None) -> _WireRequest:
         """The same request, to the endpoint; the headers stay, and with them the Host of the mesh URL."""
@@ -294,10 +298,10 @@ class _BlockingExchange(Blocking, HttpxExchange):
         """The library's own timeouts, shortened, have to do."""
         return pool.handle_request(request)
 
-    async def discard(self, answer: Any) -> None:
+    async def discard(self, answer: Any, call: Call) -> None:
         """Give its connection back."""
         answer.close()
-        self.release()
+        self.release(call)
 
 
 class _AwaitedExchange(Awaiting, HttpxExchange):
@@ -311,10 +315,10 @@ class _AwaitedExchange(Awaiting, HttpxExchange):
         except TimeoutError as error:
             raise self.shape.module.ReadTimeout(f"no answer within {timeout:.3g} s", request=self.request) from error
 
-    async def discard(self, answer: Any) -> None:
+    async def discard(self, answer: Any, call: Call) -> None:
         """Give its connection back."""
         await answer.aclose()
-        self.release()
+        self.release(call)
 
 
 class MeshTransport(_Shape):

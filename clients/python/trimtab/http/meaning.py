@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from trimtab.calling.context import PRIORITY_HEADER, TIMEOUT_HEADER
+from trimtab.calling.context import MIRRORED_HEADER, PRIORITY_HEADER, TIMEOUT_HEADER, mirrored
 from trimtab.calling.context import priority as inherited_priority
 from trimtab.core.calling.call import Call
 from trimtab.core.retrying.conditions import OK, Outcome, outcome_of
@@ -29,13 +29,15 @@ def _seconds(retry_after: str | None) -> float | None:
 
 
 def onward(call: Call, now: float) -> Iterator[tuple[str, str]]:
-    """The headers that tell the callee how long it has, and how important the call is, and those of hooks."""
+    """The headers that tell the callee how long it has, how important the call is, whether it is a mirrored one, and hooks'."""
     timeout = call.timeout(now)
     if timeout is not None:
         yield TIMEOUT_HEADER, str(max(1, int(timeout * 1000)))
     priority = call.pipeline.priority or inherited_priority.get()
     if priority:
         yield PRIORITY_HEADER, priority
+    if mirrored.get():
+        yield MIRRORED_HEADER, "1"
     if call.dispatch is not None:
         yield from call.dispatch.headers.items()
 

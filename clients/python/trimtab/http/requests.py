@@ -147,7 +147,7 @@ class RequestsExchange(Blocking, Exchange):
         """The connection, not the caller's use of the library."""
         return isinstance(error, (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError))
 
-    async def discard(self, answer: requests.Response) -> None:
+    async def discard(self, answer: requests.Response, call: Call) -> None:
         """Give its connection back."""
         answer.close()
 

@@ -13,7 +13,7 @@ from math import inf
 from typing import Any
 
 from trimtab.calling import context
-from trimtab.calling.context import PRIORITY_HEADER, TIMEOUT_HEADER
+from trimtab.calling.context import MIRRORED_HEADER, PRIORITY_HEADER, TIMEOUT_HEADER
 from trimtab.core.serving import NO_HEADERS, Arrival
 from trimtab.errors import TrimtabError
 from trimtab.gate import Visit
@@ -35,6 +35,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _TIMEOUT = TIMEOUT_HEADER.encode()
 _PRIORITY = PRIORITY_HEADER.encode()
+_MIRRORED = MIRRORED_HEADER.encode()
 # Of a request's body that is read while its call waits. What is more stays with the server, which slows its client down.
 _AHEAD = 65_536
 
@@ -93,12 +94,14 @@ class MeshServer:
             reception.serving.exit()
 
     async def _serve(self, reception: Reception, scope: Scope, receive: Receive, send: Send) -> None:
-        timeout, priority = None, ""
+        timeout, priority, mirrored = None, "", False
         for name, value in scope["headers"]:
             if name == _TIMEOUT:
                 timeout = timeout_of(value.decode("latin-1"))
             elif name == _PRIORITY:
                 priority = priority_of(value.decode("latin-1"))
+            elif name == _MIRRORED:
+                mirrored = True
         gate = reception.gate or await asyncio.to_thread(reception.open)
         if gate is None or (timeout is None and not priority and gate.idle):
             await self._app(scope, receive, send)
@@ -114,7 +117,7 @@ class MeshServer:
             return
         app = self._app
         if deadline is not None or priority:
-            app = _inheriting(app, deadline, priority)
+            app = _inheriting(app, deadline, priority, mirrored)
         if visit is None:
             await app(scope, receive, send)
         else:
@@ -200,14 +203,16 @@ class _Ahead:
             self._next.cancel()
 
 
-def _inheriting(app: App, deadline: float | None, priority: str) -> App:
+def _inheriting(app: App, deadline: float | None, priority: str, mirrored: bool) -> App:
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         until, importance = context.deadline.set(deadline), context.priority.set(priority)
+        copy = context.mirrored.set(mirrored)
         try:
             await app(scope, receive, send)
         finally:
             context.deadline.reset(until)
             context.priority.reset(importance)
+            context.mirrored.reset(copy)
 
     return serve
 

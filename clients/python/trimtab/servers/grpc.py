@@ -22,7 +22,7 @@ import grpc
 import grpc.aio
 
 from trimtab.calling import context as outer
-from trimtab.calling.context import PRIORITY_HEADER
+from trimtab.calling.context import MIRRORED_HEADER, PRIORITY_HEADER
 from trimtab.core.serving import NO_HEADERS, Arrival
 from trimtab.errors import DeadlineExceeded, Rejected, TrimtabError
 from trimtab.gate import Gate, Visit
@@ -62,6 +62,11 @@ class _Method(NamedTuple):
         handler = self.handler
         make = _MAKERS[handler.request_streaming, handler.response_streaming]
         return make(behavior, handler.request_deserializer, handler.response_serializer)
+
+    @property
+    def mirrored(self) -> bool:
+        """The call is a copy, whose answer nobody reads."""
+        return any(name == MIRRORED_HEADER for name, _ in self.details.invocation_metadata or ())
 
     def arrival(self, gate: Gate, context: Any, now: float) -> Arrival:
         """The call as the gate sees it."""
@@ -124,14 +129,14 @@ def _blocking(method: _Method) -> Any:
     behavior = method.behavior
 
     def serve(request: Any, context: Any) -> Any:
-        with _let_in(method, context) as (deadline, priority), _inherited(deadline, priority):
+        with _let_in(method, context) as (deadline, priority), _inherited(deadline, priority, method.mirrored):
             return behavior(request, context)
 
     def serve_stream(request: Any, context: Any) -> Iterator[Any]:
         with _let_in(method, context) as (deadline, priority):
             # A generator has no context of its own, and may be closed from another one.
             own = copy_context()
-            own.run(_inherit, deadline, priority)
+            own.run(_inherit, deadline, priority, method.mirrored)
             answers = own.run(lambda: iter(behavior(request, context)))
             end = object()
             while (answer := own.run(next, answers, end)) is not end:
@@ -234,7 +239,7 @@ async def _let_in_awaiting(method: _Method, context: Any) -> AsyncIterator[None]
             if method.handler.response_streaming:
                 context.add_done_callback(stay.terminated)
             # The task is the call's own, so there is nothing to be restored.
-            _inherit(None if call.deadline == inf else call.deadline, call.priority)
+            _inherit(None if call.deadline == inf else call.deadline, call.priority, method.mirrored)
         yield
         stay.good = True
     finally:
@@ -248,19 +253,22 @@ def _abort(context: Any, code: grpc.StatusCode, details: str) -> NoReturn:
 
 
 @contextmanager
-def _inherited(deadline: float | None, priority: str) -> Iterator[None]:
+def _inherited(deadline: float | None, priority: str, mirrored: bool) -> Iterator[None]:
     """Have calls that are made inside end by ``deadline`` (by the gate's clock) and be as important as ``priority`` says."""
     until, importance = outer.deadline.set(deadline), outer.priority.set(priority)
+    copy = outer.mirrored.set(mirrored)
     try:
         yield
     finally:
         outer.deadline.reset(until)
         outer.priority.reset(importance)
+        outer.mirrored.reset(copy)
 
 
-def _inherit(deadline: float | None, priority: str) -> None:
+def _inherit(deadline: float | None, priority: str, mirrored: bool) -> None:
     outer.deadline.set(deadline)
     outer.priority.set(priority)
+    outer.mirrored.set(mirrored)
 
 
 def _service(details: Any) -> str:

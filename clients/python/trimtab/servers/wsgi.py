@@ -103,6 +103,8 @@ class _Service:
             self._context = copy_context()
             self._context.run(context.deadline.set, deadline)
             self._context.run(context.priority.set, priority)
+            # Whoever mirrors says how long it waits, so copies come here.
+            self._context.run(context.mirrored.set, "HTTP_TRIMTAB_MIRRORED" in environ)
         return None
 
     def run(self, function: Callable[..., Any], *args: Any) -> Any:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 from trimtab.callbacks import Callbacks, Told
+from trimtab.calling.crew import RealCrew
 from trimtab.core.calling.call import Call
 from trimtab.core.calling.pipeline import Pipeline
 from trimtab.core.calling.rules import Release
@@ -35,6 +36,7 @@ class FakeEngine(Engine):
         self.lock = threading.RLock()
         self.made: dict[str, list[Call]] = {}
         self.callbacks = _AtOnce()
+        self.crew = _OneAfterTheOther()
         # Also what depends on who calls, as a subset of the endpoints does, is the same every time.
         self.caller = replace(self.caller, client_id="fake")
         self._seed = seed
@@ -51,7 +53,7 @@ class FakeEngine(Engine):
         """A service whose calls are written down."""
         made = self.made.setdefault(name, [])
         rng = random.Random(f"{self._seed} {name}")
-        return _FakeCallee(made, name, self.caller, self.no_endpoints, state, policies, rng, self.clock)
+        return _FakeCallee(made, name, self.caller, self.no_endpoints, state, policies, rng, self.clock, self.crew)
 
     def new_gate(self, name: str, policies: Mapping[str, Release | None]) -> Gate:
         """What lets calls into a service, by the fake mesh's clock."""
@@ -141,6 +143,17 @@ class _Recorded:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._pipeline, name)
+
+
+class _OneAfterTheOther(RealCrew):
+    """No threads: nothing in a test happens at a moment of its own. What is done beside a call is done before it returns."""
+
+    free = False
+
+    def start(self, work: Callable[[], object]) -> bool:
+        """Do ``work`` at once."""
+        work()
+        return True
 
 
 class _AtOnce(Callbacks):

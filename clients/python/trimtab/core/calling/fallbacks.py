@@ -45,15 +45,15 @@ class Fallbacks:
         if self._last_good is not None:
             self._last_good.keep(key, value, size, now)
 
-    def instead(self, reason: Reason, key: Hashable, now: float) -> Substitute | None:
-        """What there is instead of an answer; None: nothing, for this reason."""
+    def instead(self, reason: Reason, key: Hashable, now: float, *, elsewhere: bool = True) -> Substitute | None:
+        """What there is instead of an answer; None: nothing, for this reason. ``elsewhere``: another service can be asked."""
         settings = self._settings
         if reason not in settings.on:
             return None
         if self._last_good is not None and (found := self._last_good.find(key, now)) is not None:
             value, age = found
             return Substitute("cache", value, age)
-        if settings.service is not None:
+        if settings.service is not None and elsewhere:
             return Substitute("service", settings.service)
         if settings.value is not None:
             return Substitute("value", json.loads(settings.value))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from trimtab.core.calling.call import Call
+from trimtab.core.calling.hedged import HedgedPipeline
 from trimtab.core.calling.pipeline import Pipeline
 from trimtab.core.retrying.conditions import OK, Outcome
 
@@ -25,6 +26,7 @@ class Dispatch:
     in place of the caller's own of the same name. ``scheme`` and ``path``, without the query, are those of an HTTP request.
     ``scoped``: the attempt begins and ends in one context, so what a hook makes current holds for what the program does
     inside. ``status``: what the callee said in the end, an HTTP status or the name of a gRPC code; empty as long as it did not.
+    ``notes`` is for hooks, to keep what belongs to the attempt until it has ended.
     """
 
     protocol: str = ""
@@ -33,6 +35,7 @@ class Dispatch:
     scoped: bool = False
     headers: dict[str, str] = field(default_factory=dict)
     status: str = ""
+    notes: dict[Any, Any] = field(default_factory=dict)
 
 
 class Listener(Protocol):
@@ -99,7 +102,7 @@ class ObservedPipeline(Pipeline):
         """As Pipeline.failed does. The last attempt is not over before its answer, if there is one, was read."""
         delay = super().failed(call, outcome, error, now)
         if delay is not None:
-            self._attempt_over(call, outcome)
+            self.attempt_over(call, outcome)
         return delay
 
     def again(self, call: Call, now: float) -> None:
@@ -122,14 +125,19 @@ class ObservedPipeline(Pipeline):
         super().substituted(call, source, age)
         self._listener.fallback_served(call)
 
-    def _attempt_over(self, call: Call, outcome: Outcome) -> None:
+    def attempt_over(self, call: Call, outcome: Outcome) -> None:
+        """As Pipeline.attempt_over says."""
         # Taken out, so that only one of several who say it is believed.
         dispatch = call.__dict__.pop("dispatch", None)
         if dispatch is not None:
             self._listener.attempt_ended(call, dispatch, outcome)
 
     def _over(self, call: Call, outcome: Outcome) -> None:
-        self._attempt_over(call, outcome)
+        self.attempt_over(call, outcome)
         error = call.notes.pop(_OPEN, _ENDED) if call.notes is not None else _ENDED
         if error is not _ENDED:
             self._listener.call_ended(call, error)
+
+
+class ObservedHedgedPipeline(ObservedPipeline, HedgedPipeline):
+    """Copies of a call are attempts of it, and may be under way at the same time."""

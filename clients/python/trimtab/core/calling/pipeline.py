@@ -19,6 +19,7 @@ from trimtab.core.calling.circuits import Circuits
 from trimtab.core.calling.fallbacks import Fallbacks
 from trimtab.core.calling.statistics import Statistics
 from trimtab.core.clock import Clock
+from trimtab.core.crew import Crew
 from trimtab.core.endpoints import Endpoint, Tally
 from trimtab.core.faults import Faults
 from trimtab.core.retrying.budget import RetryBudget
@@ -28,6 +29,8 @@ from trimtab.errors import DeadlineExceeded
 from trimtab.policy.sections import Balance, HashKey, Timeout
 
 if TYPE_CHECKING:
+    from trimtab.core.calling.hedged import HedgedPipeline
+    from trimtab.core.calling.mirroring import Mirroring
     from trimtab.core.calling.observed import Dispatch
 
 # A connection that was never made proves that nothing was sent, so another endpoint may be tried whatever the policy says
@@ -89,7 +92,7 @@ class Lock(Protocol):
 class Surroundings:
     """What all pipelines of one service share. ``nobody`` makes the error of a call that finds no endpoint.
 
-    ``clock`` is for those who drive the calls; a pipeline is told the time.
+    ``clock`` and ``crew`` are for those who drive the calls; a pipeline is told the time.
     """
 
     service: str
@@ -99,6 +102,7 @@ class Surroundings:
     nobody: Callable[[], Exception]
     statistics: Statistics
     clock: Clock
+    crew: Crew
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +121,11 @@ class Pipeline:
     __slots__ = (
         "_acquire", "_budget", "_decay", "_error_penalty", "_gates", "_hash", "_holding", "_lasting_timeout", "_learners",
         "_lock", "_nobody", "_outlier", "_release", "_retrying", "_rng", "_tallies", "_total_timeout", "attempt_timeout",
-        "balancer", "circuits", "clock", "documented", "fallbacks", "faults", "keyed", "now", "plain", "priority",
-        "revision", "service", "statistics",
+        "balancer", "circuits", "clock", "crew", "documented", "fallbacks", "faults", "keyed", "mirroring", "now", "plain",
+        "priority", "revision", "service", "statistics",
     )  # fmt: skip
 
+    hedged: HedgedPipeline | None = None  # itself, where copies of calls may race
     observed = False  # somebody listens: see ObservedPipeline
 
     def __init__(
@@ -137,6 +142,7 @@ class Pipeline:
         circuits: Circuits | None = None,
         faults: Faults | None = None,
         fallbacks: Fallbacks | None = None,
+        mirroring: Mirroring | None = None,
         keyed: bool = False,
         documented: frozenset[str] = frozenset(),
     ) -> None:
@@ -144,6 +150,7 @@ class Pipeline:
         self.statistics = surroundings.statistics
         self.clock = surroundings.clock
         self.now = surroundings.clock.now  # ready for the many that only ask
+        self.crew = surroundings.crew
         self.revision = revision
         self.balancer = balancer
         self.priority = priority
@@ -151,11 +158,19 @@ class Pipeline:
         self.circuits = circuits
         self.faults = faults
         self.fallbacks = fallbacks
+        self.mirroring = mirroring
         self.keyed = keyed  # something in it asks for headers or arguments
         self.documented = documented  # the sections that somebody asked for: all others are built in
         self._holding = any(gate.holds for gate in gates)
-        # Nothing may make a call wait or fail without an endpoint, no answer is kept, and nobody asks for arguments.
-        self.plain = not keyed and faults is None and fallbacks is None and not any(gate.waits for gate in gates)
+        # Nothing may make a call wait or fail without an endpoint, no answer is kept, nobody asks for arguments, and there is
+        # one of it.
+        self.plain = (
+            not keyed
+            and faults is None
+            and fallbacks is None
+            and mirroring is None
+            and not any(gate.waits for gate in gates)
+        )
         self._total_timeout = timeout.total
         self._lasting_timeout = timeout.total if "timeout" in documented else None
         self._lock = surroundings.lock
@@ -336,6 +351,9 @@ class Pipeline:
     def sending(self, call: Call, dispatch: Dispatch) -> None:
         """An attempt is about to be sent. To be said where the pipeline is ``observed``; nobody else wants to know."""
 
+    def attempt_over(self, call: Call, outcome: Outcome) -> None:
+        """An attempt that was told of is over before the call is; to be said likewise."""
+
     def substituted(self, call: Call, source: str, age: float = 0.0) -> None:
         """A call through this pipeline failed, and its caller gets something else instead, ``age`` seconds old.
 
@@ -453,6 +471,11 @@ class Pipeline:
         call.borrowed = False
         self._budget.released()
 
+    def _forgo(self, call: Call) -> None:
+        assert self._budget is not None
+        call.borrowed = False
+        self._budget.forgone()
+
     def _broke(self, call: Call, now: float) -> None:
         """What began as a good answer was none. Its latency stays: it was true."""
         assert call.tally is not None and call.endpoint is not None
@@ -468,7 +491,7 @@ class Pipeline:
             tally.in_flight -= 1
             call.tally = None
         if call.borrowed:
-            self._give_back(call)
+            self._forgo(call)
         if call.admitted:
             admitted, call.admitted = call.admitted, 0
             for gate in self._gates[:admitted]:

@@ -19,7 +19,9 @@ from trimtab.core.calling.circuits import Circuits
 from trimtab.core.calling.events import CircuitChanged, EndpointEjected, EndpointReturned, Event
 from trimtab.core.calling.fallbacks import Fallbacks
 from trimtab.core.calling.gates import ConcurrencyGate, FaultDelay, KeyedRateGate, RateGate, ThrottleGate
-from trimtab.core.calling.observed import Listener, ObservedPipeline
+from trimtab.core.calling.hedged import HedgedPipeline
+from trimtab.core.calling.mirroring import Mirroring
+from trimtab.core.calling.observed import Listener, ObservedHedgedPipeline, ObservedPipeline
 from trimtab.core.calling.pipeline import Gate, Learner, Pipeline, Retrying, Surroundings
 from trimtab.core.endpoints import ServiceState
 from trimtab.core.faults import Faults
@@ -32,11 +34,11 @@ from trimtab.core.retrying.schedule import Schedule
 from trimtab.policy.effective import Chooser, Effective, Layer, Origin, settle
 from trimtab.policy.effective import layers as layers_of
 from trimtab.policy.model import ServicePolicy
-from trimtab.policy.sections import OFF, Balance, Concurrency, Limit, Outlier, Split, Timeout
+from trimtab.policy.sections import OFF, Balance, Concurrency, Hedge, Limit, Outlier, Retry, Split, Timeout
 
 T = TypeVar("T")
 
-_STATEFUL = ("fault", "limit", "throttle", "concurrency", "breaker", "retry", "fallback")
+_STATEFUL = ("fault", "limit", "throttle", "concurrency", "breaker", "retry", "fallback", "mirror")
 _NO_TIMEOUT = Timeout()
 _METHODS = 1024  # of a service are few; whoever makes them up must not fill the memory
 _NO_HEADERS: Mapping[str, str] = {}
@@ -189,29 +191,38 @@ class Rules:
         balancer = self._balancer(said, now)
         limit = said["limit"].value
         documented = frozenset(name for name, section in said.items() if section.origin.document != "built-in")
-        listener = self._caller.listener
-        kind = Pipeline if listener is None else partial(ObservedPipeline, listener)
-        return kind(
+        return self._kind(said["hedge"].value)(
             surroundings,
             revision=self.revision,
             balancer=balancer,
             timeout=said["timeout"].value or _NO_TIMEOUT,
             # Said by a document: what is built in must not hide the priority of the call that is being served.
             priority=said["priority"].value if "priority" in documented else "",
-            retrying=self._retrying(said["retry"]),
+            retrying=self._retrying(said["retry"], said["hedge"]),
             gates=tuple(gates),
             learners=tuple(learners),
             circuits=self._part("breaker", said["breaker"]),
             faults=faults,
             fallbacks=self._part("fallback", said["fallback"]),
+            mirroring=self._part("mirror", said["mirror"]),
             keyed=balancer.keyed or (limit is not None and limit.per == "key"),
             documented=documented,
         )
 
-    def _retrying(self, said: Effective) -> Retrying:
+    def _kind(self, hedge: Hedge | None) -> Callable[..., Pipeline]:
+        """What makes a pipeline: where nobody listens, or no copies race, there is nothing of that in it."""
+        listener = self._caller.listener
+        if listener is None:
+            return Pipeline if hedge is None else partial(HedgedPipeline, hedge=hedge)
+        if hedge is None:
+            return partial(ObservedPipeline, listener)
+        return partial(ObservedHedgedPipeline, listener, hedge=hedge)
+
+    def _retrying(self, said: Effective, hedge: Effective) -> Retrying:
         retry = said.value
         if retry is None:
-            return Retrying(Retryable(None))
+            # Copies are taken from the budget of retries, also where these are off.
+            return Retrying(Retryable(None), budget=self._part("hedge", hedge))
         budget = self._part("retry", said)
         return Retrying(Retryable(retry), retry.attempts, Schedule(retry), budget)
 
@@ -260,6 +271,10 @@ class Rules:
                 return Fallbacks(settings)
             case "retry":
                 return build_budget(settings)
+            case "hedge":
+                return build_budget(Retry())
+            case "mirror":
+                return Mirroring(settings, rng, self._surroundings.lock)
         raise AssertionError(f"{section} has no state")
 
     def _bulkhead(self, settings: Concurrency, origin: Origin) -> ConcurrencyGate:

@@ -20,7 +20,8 @@ class RetryBudget(Protocol):
     """What retries are taken from. Not thread-safe; times in seconds of one clock, handed in.
 
     Every attempt whose outcome counts ends with ``succeeded`` or ``failed``, a retry like a first one. A retry (or a copy)
-    begins where ``allows`` says so, which takes it from the budget, and says ``released`` when it ended, however it did.
+    begins where ``allows`` says so, which takes it from the budget, and says ``released`` when it ended with an outcome that
+    counts, ``forgone`` when it ended without one.
     """
 
     attentive: bool
@@ -40,6 +41,10 @@ class RetryBudget(Protocol):
 
     def released(self) -> None:
         """A retry ended."""
+        ...
+
+    def forgone(self) -> None:
+        """A retry ended, and nobody tells how: it was given up, or never sent."""
         ...
 
 
@@ -78,6 +83,8 @@ class TokenThrottle:
 
     def released(self) -> None:
         """Nothing: a retry has paid, or earned, by how it ended."""
+
+    forgone = released
 
 
 class _Step(NamedTuple):
@@ -133,6 +140,10 @@ class RatioBudget:
         """A retry ended."""
         self.under_way -= 1
         self._returned += 1
+
+    def forgone(self) -> None:
+        """A retry ended whose outcome nobody tells."""
+        self.under_way -= 1
 
     def _move(self, now: float) -> None:
         steps = self._steps
