@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
-from trimtab.calling.drive import block
+from trimtab.calling.drive import block, run
+from trimtab.calling.mirror import mirror
 from trimtab.discovery import Callee, has_endpoint
 from trimtab.errors import NoEndpoints
-from trimtab.grpc.failures import AioCallFailed
+from trimtab.grpc.copies import AwaitedCopies, CopyFailed
+from trimtab.grpc.failures import AioCallFailed, failure
 from trimtab.grpc.meaning import Status
 from trimtab.grpc.unattended import OK, TOO_LATE, Unattended
 
@@ -92,7 +94,7 @@ class Awaited(Unattended, _aio.Call):  # type: ignore[misc]
         self._inner, self._under_way = inner, True
         if self.streams:
             # Held weakly: who drops the call cancels it.
-            inner.add_done_callback(functools.partial(_tell, weakref.ref(self)))
+            inner.add_done_callback(partial(_tell, weakref.ref(self)))
             if patience is not None:
                 self._alarm = asyncio.get_running_loop().call_later(patience, self._expire, inner)
         else:
@@ -141,6 +143,30 @@ class Awaited(Unattended, _aio.Call):  # type: ignore[misc]
                 except Exception:
                     # It is called from within gRPC, which has other calls to care for.
                     logger.exception("a callback of a call failed")
+
+    def _copied(self) -> bool:
+        pipeline = self.call.pipeline
+        if self.method.kind != "unary_unary":
+            return False
+        if pipeline.mirroring is not None and not self._service:
+            copies = AwaitedCopies(self)
+            mirror(pipeline.mirroring, pipeline.crew, copies, partial(copies.elsewhere, self._channel.callee))
+        if not self.races():
+            return False
+        self._prepare(self._race())
+        return True
+
+    async def _race(self) -> None:
+        """Have copies race. The one that wins is then the attempt that succeeded."""
+        call = self.call
+        try:
+            inner = await run(call.pipeline, call, AwaitedCopies(self))
+        except CopyFailed as error:
+            self._fail(failure(call, error.status, self.failed))
+        else:
+            call.pipeline.over(call, call.pipeline.now())
+            self._inner = inner
+            self._finish()
 
     def _repeat(self, service: str) -> Awaited:
         return self.copy().launch(self._channel, service)

@@ -15,6 +15,7 @@ import grpc
 
 from trimtab.discovery import Callee, has_endpoint
 from trimtab.errors import NoEndpoints
+from trimtab.grpc.copies import mirror_blocking
 from trimtab.grpc.failures import CallFailed
 from trimtab.grpc.meaning import status_of
 from trimtab.grpc.unattended import OK, TOO_LATE, Unattended
@@ -146,6 +147,12 @@ class Background(Unattended, _grpc.Call, _grpc.Future):  # type: ignore[misc]
             except Exception:
                 # As gRPC does: its thread serves others, too.
                 logger.exception("a callback of a call failed")
+
+    def _copied(self) -> bool:
+        # A future does not race: it would hold a thread. Whoever waits for an answer on a thread calls without one.
+        if self.call.pipeline.mirroring is not None and not self._service and self.method.kind == "unary_unary":
+            mirror_blocking(self, self._channel.callee)
+        return False
 
     def _repeat(self, service: str) -> Background:
         return self.copy().launch(self._channel, service)

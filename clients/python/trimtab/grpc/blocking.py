@@ -9,12 +9,14 @@ from typing import Any, Protocol
 
 import grpc
 
+from trimtab.calling.drive import block, run
 from trimtab.core.calling.call import Call
 from trimtab.core.endpoints import Endpoint, ServiceState
 from trimtab.discovery import Callee, has_endpoint
 from trimtab.errors import NoEndpoints, TrimtabError
 from trimtab.grpc.alarms import Alarms
 from trimtab.grpc.background import Background, FutureCall, StreamCall
+from trimtab.grpc.copies import BlockingCopies, CopyFailed, mirror_blocking
 from trimtab.grpc.failures import CallFailed, Substituted, failure, refusal
 from trimtab.grpc.meaning import injected, status_of
 from trimtab.grpc.method import Deserializer, Method, Methods
@@ -220,6 +222,17 @@ def _complete(out: Outgoing) -> Any:
             raise error from failed
 
 
+def _race(out: Outgoing) -> Any:
+    """Have copies race. Raises what the last one failed with."""
+    call = out.call
+    try:
+        inner = block(run(call.pipeline, call, BlockingCopies(out)))
+    except CopyFailed as error:
+        raise failure(call, error.status, CallFailed) from None
+    call.pipeline.over(call, call.pipeline.now())
+    return (inner.result(), inner) if out.how else inner.result()
+
+
 def _sleep(call: Call, seconds: float) -> None:
     try:
         call.pipeline.clock.sleep(seconds)
@@ -261,7 +274,11 @@ class _SingleAnswer(_Stub):
         """What gRPC returns in the end, or what stands in for it. Raises what the call fails with."""
         try:
             _begin(out, callee)
-            return _complete(out)
+            if out.call.pipeline.plain:
+                return _complete(out)
+            if out.call.pipeline.mirroring is not None and not is_fallback and self._method.kind == "unary_unary":
+                mirror_blocking(out, self._channel.callee)
+            return _race(out) if out.races() else _complete(out)
         except (TrimtabError, grpc.RpcError) as error:
             call: Call = error.__dict__["trimtab"]
             found = None if is_fallback else self._method.instead(call, out.request, error)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import grpc
 
-from trimtab.calling.context import PRIORITY_HEADER
+from trimtab.calling.context import MIRRORED_HEADER, PRIORITY_HEADER
 from trimtab.core.calling.call import Call
 from trimtab.core.endpoints import Endpoint
 from trimtab.core.retrying.conditions import CONNECT_FAILURE, Outcome, outcome_of
@@ -111,6 +111,11 @@ def with_headers(metadata: Entries | None, told: Mapping[str, str]) -> Any:
     added = tuple((key.lower(), value) for key, value in told.items())
     names = {key for key, _ in added}
     return (*(entry for entry in metadata or () if entry[0] not in names), *added)
+
+
+def with_mark(metadata: Entries | None) -> Any:
+    """Metadata that say that a call is a mirrored one."""
+    return (*(metadata if metadata is not None else ()), (MIRRORED_HEADER, "1"))
 
 
 def headers(metadata: Entries | None) -> Mapping[str, str]:

@@ -83,6 +83,10 @@ class Method:
         """
         return self._idempotent or "retry" in pipeline.documented or (metadata is not None and marked(metadata))
 
+    def harmless(self, metadata: Entries | None) -> bool:
+        """Whether the caller says that sending a call twice at the same time does no harm. A policy can only say so itself."""
+        return self._idempotent or marked(metadata)
+
     # Fallbacks, for methods with a single answer
 
     def keep(self, call: Call, request: Any, answer: Any) -> None:
@@ -104,11 +108,14 @@ class Method:
         if call.outcome is not None and not call.outcome.failed:
             return None
         late = isinstance(error, grpc.RpcError) and error.code() is DEADLINE
-        found = fallbacks.instead("timeout" if late else reason(error), self._identity(request), call.pipeline.now())
+        why = "timeout" if late else reason(error)
+        # A stream of requests was read already.
+        elsewhere = self.kind == "unary_unary"
+        found = fallbacks.instead(why, self._identity(request), call.pipeline.now(), elsewhere=elsewhere)
         if found is None:
             return None
         if found.source == "service":
-            return Instead(service=found.value) if self.kind == "unary_unary" else None
+            return Instead(service=found.value)
         try:
             value = self._answer(found)
         except (ParseError, TypeError, ValueError) as unfit:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trimtab.calling.context import deadline as inherited
+from trimtab.calling.context import mirrored as serving_a_copy
 from trimtab.calling.context import priority as inherited_priority
 from trimtab.calling.drive import words
 from trimtab.core.calling.call import Call
@@ -12,7 +13,16 @@ from trimtab.core.calling.observed import Dispatch
 from trimtab.core.calling.pipeline import MAX_UNSENT
 from trimtab.discovery import Callee
 from trimtab.grpc.feed import AsyncFeed, Drawn, Feed, feed
-from trimtab.grpc.meaning import CALLERS, Entries, Status, headers, outcome_of_status, with_headers, with_priority
+from trimtab.grpc.meaning import (
+    CALLERS,
+    Entries,
+    Status,
+    headers,
+    outcome_of_status,
+    with_headers,
+    with_mark,
+    with_priority,
+)
 from trimtab.grpc.method import Method
 from trimtab.grpc.subchannels import SubChannel, SubChannels
 
@@ -58,6 +68,7 @@ class Outgoing:
         self.timeout = timeout
         # Now: further attempts are made in contexts that know nothing of the call being served.
         self.priority = inherited_priority.get()
+        self.mirrored = serving_a_copy.get()
 
     def begin(self, callee: Callee) -> Call:
         """Let it in. Raises what refuses it."""
@@ -83,12 +94,23 @@ class Outgoing:
         """An attempt is about to be made. To be said where the pipeline is observed."""
         self.call.pipeline.sending(self.call, Dispatch("grpc"))
 
+    def races(self) -> bool:
+        """Whether copies of it may be sent. Only where the policy says something of copies."""
+        hedged = self.call.pipeline.hedged
+        if hedged is None or self.method.kind != "unary_unary":
+            return False
+        # What a policy that says retry permits is to send what failed again, not to do everything twice.
+        self.call.idempotent = self.method.harmless(self.metadata)
+        return hedged.holds_for(self.call)
+
     def start(self, now: float, timeout: float | None) -> Any:
         """Begin an attempt, which gRPC ends after ``timeout`` seconds. ``release`` must follow."""
         call, method, metadata = self.call, self.method, self.metadata
         assert call.endpoint is not None
         if priority := call.pipeline.priority or self.priority:
             metadata = with_priority(metadata, priority)
+        if self.mirrored:
+            metadata = with_mark(metadata)
         if call.dispatch is not None and call.dispatch.headers:
             metadata = with_headers(metadata, call.dispatch.headers)
         sub = self.sub = self.subchannels.acquire(call.endpoint, self.callee, now)

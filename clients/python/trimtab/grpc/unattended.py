@@ -74,6 +74,10 @@ class Unattended(Outgoing):
     def _repeat(self, service: str) -> Any:
         """The same call to another service of the namespace."""
 
+    @abstractmethod
+    def _copied(self) -> bool:
+        """Have it mirrored if it is to be, and raced if it may be. Returns whether it races: there is nothing else to do."""
+
     # What happens to a call
 
     def _open(self, callee: Callee, *, waited: bool = False) -> None:
@@ -87,6 +91,8 @@ class Unattended(Outgoing):
         except TrimtabError as error:
             self._fail(error)
         else:
+            if not call.pipeline.plain and self._copied():
+                return
             if call.wait:
                 self._later(call.wait, self._after_wait)
             else:
