@@ -16,6 +16,7 @@ from trimtab.errors import CircuitOpen, RateLimited
 from tests.support.town.plugin import Build
 from tests.support.town.town import Town
 from tests.unit.sdk_http.known_mesh import origin
+from tests.unit.sdk_http.neighbours import serving
 
 POLICY = """\
 apiVersion: trimtab/v1
@@ -169,6 +170,51 @@ def test_an_answer_that_was_good_stands_in_while_the_service_fails(town: Town, i
         assert answer.json() == good
         assert answer.extensions["trimtab"].fallback == "cache"
         assert int(answer.headers["age"]) == int(answer.extensions["trimtab"].age)
+        applied(town, tmp_path, "{timeout: 2s}")
+
+
+def test_a_copy_overtakes_an_instance_that_hangs_as_soon_as_hedging_is_applied(
+    town: Town, instance: int, tmp_path: Path
+) -> None:
+    with (
+        serving("slow") as slow,
+        Mesh(town.servers, snapshot=False, load=lambda: (0.0, 0.0)) as other,
+        shopper(town) as mesh,
+        mesh.http_client() as http,
+    ):
+        slow.hanging = True
+        hung = other.register("orders", slow.port, address="127.0.0.1", weight=1000)
+        mesh.wait_ready("orders")
+        applied(town, tmp_path, "{hedge: 20ms, balance: round_robin}")
+        while not slow.came.is_set():
+            answer = http.get("mesh://orders/")
+            assert answer.status_code == 200
+        attempts = answer.extensions["trimtab"].attempts
+        assert [(attempt.endpoint.port, attempt.error) for attempt in attempts] == [
+            (slow.port, "cancelled"),
+            (instance, ""),
+        ]
+        slow.going_on.set()
+        hung.deregister()
+        applied(town, tmp_path, "{timeout: 2s}")
+
+
+def test_calls_are_copied_to_another_service_as_soon_as_mirroring_is_applied(
+    town: Town, instance: int, tmp_path: Path
+) -> None:
+    with (
+        serving("shadow") as shadow,
+        Mesh(town.servers, snapshot=False, load=lambda: (0.0, 0.0)) as other,
+        shopper(town) as mesh,
+        mesh.http_client() as http,
+    ):
+        other.register("shadow", shadow.port, address="127.0.0.1")
+        http.get("mesh://orders/")
+        assert not shadow.seen
+        applied(town, tmp_path, "{mirror: shadow}")
+        assert http.get("mesh://orders/v1").json()["path"] == "/v1"
+        assert shadow.came.wait(10)
+        assert [(seen[1], seen[2]["trimtab-mirrored"]) for seen in shadow.seen] == [("/v1", "1")]
         applied(town, tmp_path, "{timeout: 2s}")
 
 

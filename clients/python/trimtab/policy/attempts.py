@@ -77,7 +77,9 @@ class Retry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hedge:
-    """Another copy of a slow call, sent elsewhere; the first good answer wins. Only where repeating is safe."""
+    """Another copy of a slow call, sent elsewhere; the first good answer wins. Only where repeating is safe, and there
+    instead of ``retry``.
+    """
 
     delay: float = form(Duration(0.0), 0.1, "How long to wait for an answer before each further copy.")
     attempts: int = form(Count(2, 10), 2, "All copies, the first included.")
