@@ -29,7 +29,9 @@ def test_what_is_written_is_read_as_the_same(policy: ServicePolicy) -> None:
 
 @WIDE
 @given(policies)
-@example(ServicePolicy("shop", "orders", Sections(breaker=Breaker(open_when=OpenWhen(failures=1.0)))))
+@example(
+    ServicePolicy(namespace="shop", name="orders", default=Sections(breaker=Breaker(open_when=OpenWhen(failures=1.0))))
+)
 def test_what_is_rendered_for_people_is_read_as_the_same(policy: ServicePolicy) -> None:
     assert read(render(policy)) == policy
 
