@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from trimtab.calling.crew import RealCrew
 from trimtab.core.calling.call import Call
-from trimtab.core.calling.pipeline import Pipeline, Surroundings
+from trimtab.core.calling.parts import Surroundings
+from trimtab.core.calling.pipeline import Pipeline
 from trimtab.core.calling.rules import Caller, Release, Rules
 from trimtab.core.calling.statistics import Statistics
 from trimtab.core.endpoints import ServiceState

@@ -11,7 +11,8 @@ from concurrent.futures import Future
 
 from trimtab.calling.clock import RealClock
 from trimtab.calling.crew import RealCrew
-from trimtab.core.calling.pipeline import Pipeline, Surroundings
+from trimtab.core.calling.parts import Surroundings
+from trimtab.core.calling.pipeline import Pipeline
 from trimtab.core.calling.rules import Caller, Release, Rules
 from trimtab.core.calling.statistics import Statistics
 from trimtab.core.clock import Clock

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from trimtab.core.calling.call import Attempt, Call
-from trimtab.core.calling.pipeline import MAX_UNSENT, Pipeline, Surroundings
+from trimtab.core.calling.parts import Surroundings
+from trimtab.core.calling.pipeline import MAX_UNSENT, Pipeline
 from trimtab.core.retrying.conditions import OK, Outcome
 from trimtab.core.retrying.hedging import Hedging
 from trimtab.errors import TrimtabError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trimtab.core.backoff import Rng
-from trimtab.core.calling.pipeline import Lock
+from trimtab.core.calling.parts import Lock
 from trimtab.policy.sections import Mirror
 
 # A mirrored service that hangs must not hold more of this process than so many copies.

@@ -22,7 +22,8 @@ from trimtab.core.calling.gates import ConcurrencyGate, FaultDelay, KeyedRateGat
 from trimtab.core.calling.hedged import HedgedPipeline
 from trimtab.core.calling.mirroring import Mirroring
 from trimtab.core.calling.observed import Listener, ObservedHedgedPipeline, ObservedPipeline
-from trimtab.core.calling.pipeline import Gate, Learner, Pipeline, Retrying, Surroundings
+from trimtab.core.calling.parts import Gate, Learner, Retrying, Surroundings
+from trimtab.core.calling.pipeline import Pipeline
 from trimtab.core.endpoints import ServiceState
 from trimtab.core.faults import Faults
 from trimtab.core.limiting.adaptive import build_bulkhead
