@@ -35,6 +35,7 @@ def server() -> Iterator[FakeMesh]:
 def make_mesh(tmp_path: Path) -> Iterator[MakeMesh]:
     """Make meshes with a snapshot directory of the test's own; they are closed at the end, with all their threads."""
     made: list[Mesh] = []
+    before = set(threading.enumerate())
 
     def make(*servers: FakeMesh | str, **options: Any) -> Mesh:
         addresses = [s if isinstance(s, str) else s.address for s in servers]
@@ -48,7 +49,7 @@ def make_mesh(tmp_path: Path) -> Iterator[MakeMesh]:
     yield make
     for mesh in made:
         mesh.close()
-    left = [t.name for t in threading.enumerate() if t.name.startswith("trimtab")]
+    left = [t.name for t in set(threading.enumerate()) - before if t.name.startswith("trimtab")]
     assert not left, f"threads left behind: {left}"
 
 
