@@ -74,8 +74,10 @@ async def test_only_what_may_be_sent_twice_is_raced(caller: Caller, shop: Shop, 
         answer, call = await hanging
         assert (answer, errors(call)) == ("a hang", [""])
         assert not other.seen
+
+
+async def test_a_key_says_that_a_call_may_be_sent_twice(caller: Caller, shop: Shop, other: Shop) -> None:
     mesh = caller.mesh(endpoint_at(shop.port), endpoint_at(other.port, "b"), policy=IDEMPOTENT)
-    shop.left.clear()
     other.left.set()
     async with caller.stub(mesh) as stub:
         answer, call = await caller.charge(stub, "hang", metadata=(("idempotency-key", "7"),))
