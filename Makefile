@@ -16,7 +16,7 @@ demo: $(VENV)/.demo ## Watch an online shop's order service survive real failure
 	@$(BIN)/python -m deploy.demo $(DEMO)
 
 test: $(VENV)/.test ## Run the tests, on a real etcd
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(TESTS)
 
 lint: $(VENV)/.test type ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
