@@ -411,9 +411,9 @@ class Connection(asyncio.Protocol):
         if not credit:
             raise ConnectionFault(Fault.PROTOCOL_ERROR, "a window that is opened by nothing")
         if not stream:
-            self.window += credit
-            if self.window > MAX_WINDOW:
+            if self.window + credit > MAX_WINDOW:
                 raise ConnectionFault(Fault.FLOW_CONTROL_ERROR, "a window that is too large")
+            self.window += credit
             self._flush()
         elif (call := self._calls.get(stream)) is not None:
             if not call.widen(credit):

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from controlplane.transport.call import Call
@@ -225,6 +225,7 @@ def check(house: House) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.one_of(VALID, VALID, VALID, mutated(), RANDOM), max_size=40), st.booleans(), st.integers(0, 2**32))
+@example([window_update(0, 2**31 - 1)], False, 0)
 def test_no_sequence_of_frames_brings_a_connection_out_of_order(frames: list[bytes], whole: bool, cut: int) -> None:
     house = House()
     spoken = b"".join(frames)
