@@ -164,3 +164,7 @@ class MeshClosed(TrimtabError):
 
     def __init__(self) -> None:
         super().__init__("this Mesh is closed", hint="make a new Mesh, or close it later")
+
+
+class MissingExtra(ImportError):
+    """What a policy asks for needs an optional package, which is not installed."""

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import random
-import sys
 from collections import Counter
 from collections.abc import Callable
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from trimtab.core.balancing import hashing
-from trimtab.core.balancing.hashing import MissingExtra, hash_key
+from trimtab.core.balancing.hashing import hash_key
 from trimtab.core.balancing.maglev import Maglev, table
 from trimtab.core.balancing.ring_hash import RingHash, by_target, ring
 from trimtab.core.endpoints import Endpoint
+from trimtab.errors import MissingExtra
 
+from tests.support.missing import without_xxhash
 from tests.unit.balancing.nouns import counts, endpoint, fleet, hosts, keys
 
 Make = Callable[..., RingHash | Maglev]
@@ -31,12 +31,9 @@ def test_the_hash_is_xxh64() -> None:
     assert hash_key("a", 1) != hash_key("a")
 
 
-def test_without_xxhash_a_key_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    hashing._xxh64.cache_clear()
-    monkeypatch.setitem(sys.modules, "xxhash", None)
-    with pytest.raises(MissingExtra, match=r"pip install 'trimtab\[hash\]'"):
+def test_without_xxhash_a_key_says_what_to_install() -> None:
+    with without_xxhash(), pytest.raises(MissingExtra, match=r"pip install 'trimtab\[hash\]'"):
         hash_key("a")
-    monkeypatch.undo()
     assert hash_key("a")
 
 

@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from trimtab.core.calling.call import Call
-from trimtab.core.calling.hedged import Copies, HedgedPipeline
+from trimtab.core.calling.hedged import Copies, Hedged
+from trimtab.core.calling.pipeline import Pipeline
 from trimtab.core.endpoints import Tally
 from trimtab.testing import FakeMesh
 
 THREE = ("10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80")
 
 
-class Hedged:
+class HedgedService:
     """A service whose policy has a hedge section, and the parts of one call to it."""
 
     def __init__(self, mesh: FakeMesh, policy: str) -> None:
@@ -22,8 +23,12 @@ class Hedged:
         mesh.policy("orders", policy)
 
     @property
-    def pipeline(self) -> HedgedPipeline:
-        found = self.mesh.callee("orders").pipeline("GET").hedged
+    def pipeline(self) -> Pipeline:
+        return self.mesh.callee("orders").pipeline("GET")
+
+    @property
+    def hedged(self) -> Hedged:
+        found = self.pipeline.hedged
         assert found is not None
         return found
 
@@ -39,7 +44,7 @@ class Hedged:
         """A call, and its copies, of which the first is under way."""
         now = self.clock.now()
         call = self.pipeline.begin(now, deadline=deadline, idempotent=idempotent)
-        return call, self.pipeline.copies(call, now)
+        return call, self.hedged.copies(call, now)
 
     def next_copy(self, copies: Copies) -> Call:
         """The next copy, when it is due."""
@@ -52,9 +57,9 @@ class Hedged:
 
 
 @contextmanager
-def hedged(policy: str, *addresses: str, every: str = "default: {}") -> Iterator[Hedged]:
+def hedged(policy: str, *addresses: str, every: str = "default: {}") -> Iterator[HedgedService]:
     """``every``: the policy of the namespace, which may say how much is tried again, where ``policy`` says hedge."""
     with FakeMesh() as mesh:
         mesh.add("orders", *(addresses or THREE))
         mesh.policy("*", every)
-        yield Hedged(mesh, policy)
+        yield HedgedService(mesh, policy)

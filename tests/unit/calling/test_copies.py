@@ -11,7 +11,7 @@ from trimtab.core.calling.hedged import Copies
 from trimtab.core.retrying.budget import RatioBudget
 from trimtab.core.retrying.conditions import OK, Outcome, outcome_of
 
-from tests.unit.calling.nouns import Hedged, hedged
+from tests.unit.calling.nouns import HedgedService, hedged
 
 POLICY = "default: {hedge: {delay: 100ms, attempts: 3}}"
 HEDGE = "default: {hedge: 100ms}"
@@ -214,12 +214,12 @@ def test_a_call_is_admitted_once_however_many_copies_it_has() -> None:
 def test_hedging_holds_only_where_repeating_does_no_harm() -> None:
     with hedged(POLICY) as service:
         call, _ = service.begin(idempotent=False)
-        assert not service.pipeline.holds_for(call)
+        assert not service.hedged.holds_for(call)
         service.mesh.policy("orders", "default: {hedge: {delay: 100ms, when: always}}")
         call, _ = service.begin(idempotent=False)
-        assert service.pipeline.holds_for(call)
+        assert service.hedged.holds_for(call)
         call.once = True
-        assert not service.pipeline.holds_for(call)
+        assert not service.hedged.holds_for(call)
 
 
 OUTCOMES = [OK, outcome_of("404"), outcome_of("503"), outcome_of("503", 0.2), outcome_of("503", -1.0), RESET, REFUSED]
@@ -261,7 +261,7 @@ def test_whatever_happens_in_whatever_order_nothing_is_held_in_the_end(
         pipeline.over(pipeline.begin(service.clock.now() + 1000, deadline=inf), service.clock.now() + 1000)
 
 
-def _play(service: Hedged, copies: Copies, events: list[tuple[str, int, Outcome]]) -> bool:
+def _play(service: HedgedService, copies: Copies, events: list[tuple[str, int, Outcome]]) -> bool:
     """What may happen to a call until it is settled."""
     clock = service.clock
     for kind, number, outcome in events:

@@ -17,6 +17,8 @@ from trimtab.errors import TrimtabError
 from trimtab.prometheus import METRICS, MeshCollector
 from trimtab.testing import FakeAsyncMesh, FakeMesh
 
+from tests.support.missing import without_xxhash
+
 SERVICE = "default/orders"
 Samples = dict[tuple[str, ...], float]
 
@@ -154,9 +156,7 @@ def test_fallbacks_are_counted(mesh: FakeMesh, registry: CollectorRegistry) -> N
     assert scraped(registry)["trimtab_client_fallbacks_total", SERVICE] == 2
 
 
-def test_what_the_mesh_itself_knows_is_told(
-    mesh: FakeMesh, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_mesh_itself_knows_is_told(mesh: FakeMesh, registry: CollectorRegistry) -> None:
     mesh.callee("orders")
     mesh.publish("orders/app", {"discount": 1})
     mesh.config("orders/app")
@@ -166,16 +166,10 @@ def test_what_the_mesh_itself_knows_is_told(
     assert told["trimtab_mesh_revision",] == mesh.status().revision > 0
     assert told["trimtab_mesh_config_version", "default/orders/app"] > 0
     assert told["trimtab_mesh_config_refused", "default/orders/app"] == 0
-
-    def broken(*_: object) -> None:
-        raise ValueError("not on this machine")
-
-    with monkeypatch.context() as patched:
-        patched.setattr("trimtab.core.calling.rules.build_budget", broken)
-        with suppress(ValueError):
-            mesh.policy("orders", "default: {retry: 2}")
+    with without_xxhash(), pytest.raises(ValueError, match="cannot be applied"):
+        mesh.policy("orders", "default: {balance: {subset: 2}}")
     assert scraped(registry)["trimtab_mesh_policy_refused", SERVICE] == 1
-    mesh.policy("orders", "default: {retry: 2}")
+    mesh.policy("orders", "default: {balance: {subset: 2}}")
     assert ("trimtab_mesh_policy_refused", SERVICE) not in scraped(registry)
 
 

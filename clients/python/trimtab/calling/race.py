@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from trimtab.calling.drive import Transport, send_observed, words
 from trimtab.core.calling.call import Call
-from trimtab.core.calling.hedged import Copies, HedgedPipeline
+from trimtab.core.calling.hedged import Copies, Hedged
 from trimtab.core.retrying.conditions import OK
 
 
@@ -25,17 +25,18 @@ class _Finished(NamedTuple):
     failure: BaseException | None
 
 
-async def race(pipeline: HedgedPipeline, call: Call, transport: Transport) -> Any:
+async def race(hedged: Hedged, call: Call, transport: Transport) -> Any:
     """Return the answer that the caller gets, good or bad. The call is not ``over``: its body may still be read.
 
     Raises what the copy raised that settled the call; then the call is over.
     """
+    pipeline = call.pipeline
     now = pipeline.now
     try:
         if call.wait:
             await transport.sleep(pipeline.clock, call.wait)
             call.sent_at = now()
-        return await _Race(pipeline, call, transport).run()
+        return await _Race(hedged, call, transport).run()
     except BaseException as error:
         error.__dict__["trimtab"] = call
         pipeline.over(call, now())
@@ -43,14 +44,15 @@ async def race(pipeline: HedgedPipeline, call: Call, transport: Transport) -> An
 
 
 class _Race:
-    def __init__(self, pipeline: HedgedPipeline, call: Call, transport: Transport) -> None:
+    def __init__(self, hedged: Hedged, call: Call, transport: Transport) -> None:
+        pipeline = call.pipeline
         self._pipeline = pipeline
         self._observed = pipeline.observed
         self._clock = pipeline.clock
         self._now = pipeline.now
         self._transport = transport
         self._lanes = transport.lanes(pipeline.crew)
-        self._copies: Copies = pipeline.copies(call, pipeline.now())
+        self._copies: Copies = hedged.copies(call, pipeline.now())
         # What has ended and nobody has looked at. Emptied by the driver, and after the race by whoever adds to it, too.
         self._finished: deque[_Finished] = deque()
         self._kept: _Finished | None = None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from asyncio import current_task, get_running_loop
 from types import TracebackType
 
@@ -28,7 +27,7 @@ class Deadline:
 
     def __enter__(self) -> None:
         loop = get_running_loop()
-        wheel = _here.wheel
+        wheel = _latest
         if wheel is None or wheel.loop is not loop:
             wheel = _wheel_of(loop)
         self._task = current_task(loop)
@@ -86,21 +85,17 @@ class _Wheel:
             self.loop.call_later(TURN, self._turn)
 
 
-class _Here(threading.local):
-    """The wheel that this thread used last: a thread runs one loop at a time, mostly the same one."""
-
-    wheel: _Wheel | None = None
-
-
-_here = _Here()
+# The wheel that was used last: mostly there is one loop.
+_latest: _Wheel | None = None
 
 
 def _wheel_of(loop: asyncio.AbstractEventLoop) -> _Wheel:
-    # Found again through the loop, which may be one of several that take turns in a thread.
+    # Found again through the loop, which may be one of several.
+    global _latest
     wheel: _Wheel | None = getattr(loop, "_trimtab_wheel", None)
     if wheel is None:
         wheel = _Wheel(loop)
         with contextlib.suppress(AttributeError):  # a loop of another make may take no attributes: it gets a new wheel
             loop._trimtab_wheel = wheel  # type: ignore[attr-defined]
-    _here.wheel = wheel
+    _latest = wheel
     return wheel

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
-
-class MissingExtra(ImportError):
-    """What was asked for needs an optional package, which is not installed."""
+from trimtab.errors import MissingExtra
 
 
 @cache

@@ -6,11 +6,8 @@ endpoint of its own, and what became of it is counted there.
 
 from __future__ import annotations
 
-from typing import Any
-
 from trimtab.core.calling.call import Attempt, Call
-from trimtab.core.calling.parts import Surroundings
-from trimtab.core.calling.pipeline import MAX_UNSENT, Pipeline
+from trimtab.core.calling.pipeline import MAX_UNSENT
 from trimtab.core.retrying.conditions import OK, Outcome
 from trimtab.core.retrying.hedging import Hedging
 from trimtab.errors import TrimtabError
@@ -19,22 +16,21 @@ from trimtab.policy.sections import Hedge
 _CANCELLED = Outcome("cancelled", failed=False, counted=False)
 
 
-class HedgedPipeline(Pipeline):
-    """A pipeline whose policy has a ``hedge`` section. Where that holds for a call, ``retry`` does not."""
+class Hedged:
+    """What a ``hedge`` section makes of the calls of a pipeline. Where it holds for a call, ``retry`` does not."""
 
-    def __init__(self, surroundings: Surroundings, *, hedge: Hedge, **parts: Any) -> None:
-        super().__init__(surroundings, **parts)
-        self.hedge = hedge
-        self.hedged = self
-        self.plain = False
+    __slots__ = ("_settings",)
+
+    def __init__(self, settings: Hedge) -> None:
+        self._settings = settings
 
     def holds_for(self, call: Call) -> bool:
         """Whether copies of a call may be sent: only where that does no harm."""
-        return (call.idempotent or self.hedge.when == "always") and not call.once and not call.local
+        return (call.idempotent or self._settings.when == "always") and not call.once and not call.local
 
     def copies(self, call: Call, now: float) -> Copies:
         """The copies of a call that has begun, of which the first is to be sent now."""
-        return Copies(self, call, now)
+        return Copies(self._settings, call, now)
 
 
 class Copies:
@@ -45,10 +41,11 @@ class Copies:
     only one, the others being its earlier attempts.
     """
 
-    def __init__(self, pipeline: HedgedPipeline, whole: Call, now: float) -> None:
-        self._pipeline = pipeline
+    def __init__(self, settings: Hedge, whole: Call, now: float) -> None:
+        self._pipeline = whole.pipeline
         self._whole = whole
-        self._hedging = Hedging(pipeline.hedge, now)
+        self._delay = settings.delay
+        self._hedging = Hedging(settings, now)
         self._unsent = False  # the newest failure was no attempt: it is made up for at once, out of turn
         self._settled = False
         self.first = _copy_of(whole)
@@ -161,7 +158,7 @@ class Copies:
                 tally, waited = copy.tally, copy.seconds
                 # Nobody knows how long it would have taken: at least so long. Else an endpoint that is always too slow to
                 # win would never be known as slow.
-                if tally is not None and waited >= pipeline.hedge.delay and waited > tally.cost:
+                if tally is not None and waited >= self._delay and waited > tally.cost:
                     tally.cost, tally.cost_at = waited, now
             pipeline._end(copy, now)
 
@@ -203,6 +200,6 @@ def _hand_over(giver: Call, taker: Call) -> None:
     taker.borrowed, giver.borrowed = giver.borrowed, False
     taker.circuit, giver.circuit = giver.circuit, None
     if giver.dispatch is not None and not giver.dispatch.scoped:
-        taker.dispatch = giver.__dict__.pop("dispatch")
+        taker.dispatch, giver.dispatch = giver.dispatch, None
     if taker.circuit is not None:
         taker.permit = giver.permit

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from trimtab.core.calling.call import Call
-from trimtab.core.calling.hedged import HedgedPipeline
 from trimtab.core.calling.pipeline import Pipeline
 from trimtab.core.retrying.conditions import OK, Outcome
 
@@ -63,20 +63,26 @@ class Listener(Protocol):
 
 
 class ObservedPipeline(Pipeline):
-    """Tells ``listener`` of every moment of its calls, on the caller's own thread and never with the lock held."""
+    """Tells its ``listener`` of every moment of its calls, on the caller's own thread and never with the lock held.
 
-    observed = True
+    Copies of a call are attempts of it, and may be under way at the same time.
+    """
 
-    def __init__(self, listener: Listener, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._listener = listener
-        # The short way knows nothing of listeners.
-        self.plain = False
-
-    def begin(self, now: float, *facts: Any, **named: Any) -> Call:
+    def begin(
+        self,
+        now: float,
+        method: str = "",
+        deadline: float | None = None,
+        idempotent: bool = True,
+        local: bool = False,
+        exclude: Collection[str] = (),
+        headers: Mapping[str, str] | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        lasting: bool = False,
+    ) -> Call:
         """As Pipeline.begin does."""
         try:
-            call = super().begin(now, *facts, **named)
+            call = super().begin(now, method, deadline, idempotent, local, exclude, headers, arguments, lasting)
         except Exception as error:
             refused: Call = error.__dict__["trimtab"]
             refused.notes = {}
@@ -128,7 +134,8 @@ class ObservedPipeline(Pipeline):
     def attempt_over(self, call: Call, outcome: Outcome) -> None:
         """As Pipeline.attempt_over says."""
         # Taken out, so that only one of several who say it is believed.
-        dispatch = call.__dict__.pop("dispatch", None)
+        with self._lock:
+            dispatch, call.dispatch = call.dispatch, None
         if dispatch is not None:
             self._listener.attempt_ended(call, dispatch, outcome)
 
@@ -137,7 +144,3 @@ class ObservedPipeline(Pipeline):
         error = call.notes.pop(_OPEN, _ENDED) if call.notes is not None else _ENDED
         if error is not _ENDED:
             self._listener.call_ended(call, error)
-
-
-class ObservedHedgedPipeline(ObservedPipeline, HedgedPipeline):
-    """Copies of a call are attempts of it, and may be under way at the same time."""

@@ -22,9 +22,9 @@ from trimtab.errors import DeadlineExceeded
 from trimtab.policy.sections import Balance, HashKey, Timeout
 
 if TYPE_CHECKING:
-    from trimtab.core.calling.hedged import HedgedPipeline
+    from trimtab.core.calling.hedged import Hedged
     from trimtab.core.calling.mirroring import Mirroring
-    from trimtab.core.calling.observed import Dispatch
+    from trimtab.core.calling.observed import Dispatch, Listener
 
 # A connection that was never made proves that nothing was sent, so another endpoint may be tried whatever the policy says
 # of retries. Three is enough to step over a dying machine without hiding that a whole service is away.
@@ -36,13 +36,10 @@ class Pipeline:
 
     __slots__ = (
         "_acquire", "_budget", "_decay", "_error_penalty", "_gates", "_hash", "_holding", "_lasting_timeout", "_learners",
-        "_lock", "_nobody", "_outlier", "_release", "_retrying", "_rng", "_tallies", "_total_timeout", "attempt_timeout",
-        "balancer", "circuits", "clock", "crew", "documented", "fallbacks", "faults", "keyed", "mirroring", "now", "plain",
-        "priority", "revision", "service", "statistics",
+        "_listener", "_lock", "_nobody", "_outlier", "_release", "_retrying", "_rng", "_tallies", "_total_timeout",
+        "attempt_timeout", "balancer", "circuits", "clock", "crew", "documented", "fallbacks", "faults", "hedged", "keyed",
+        "mirroring", "now", "observed", "plain", "priority", "revision", "service", "statistics",
     )  # fmt: skip
-
-    hedged: HedgedPipeline | None = None  # itself, where copies of calls may race
-    observed = False  # somebody listens: see ObservedPipeline
 
     def __init__(
         self,
@@ -59,6 +56,8 @@ class Pipeline:
         faults: Faults | None = None,
         fallbacks: Fallbacks | None = None,
         mirroring: Mirroring | None = None,
+        hedged: Hedged | None = None,
+        listener: Listener | None = None,
         keyed: bool = False,
         documented: frozenset[str] = frozenset(),
     ) -> None:
@@ -75,16 +74,21 @@ class Pipeline:
         self.faults = faults
         self.fallbacks = fallbacks
         self.mirroring = mirroring
+        self.hedged = hedged  # copies of calls may race
         self.keyed = keyed  # something in it asks for headers or arguments
         self.documented = documented  # the sections that somebody asked for: all others are built in
         self._holding = any(gate.holds for gate in gates)
-        # Nothing may make a call wait or fail without an endpoint, no answer is kept, nobody asks for arguments, and there is
-        # one of it.
+        self.observed = listener is not None  # it is an ObservedPipeline
+        self._listener: Listener = listener  # type: ignore[assignment]  # nobody else asks
+        # Nothing may make a call wait or fail without an endpoint, no answer is kept, nobody listens or asks for arguments,
+        # and there is one of it.
         self.plain = (
             not keyed
             and faults is None
             and fallbacks is None
             and mirroring is None
+            and hedged is None
+            and listener is None
             and not any(gate.waits for gate in gates)
         )
         self._total_timeout = timeout.total
@@ -431,7 +435,7 @@ def _tried(call: Call) -> set[str]:
 
 
 def _key(hash_: HashKey, headers: Mapping[str, str] | None, arguments: Mapping[str, Any] | None) -> int | None:
-    found = None
+    found: Any = None  # an argument is of any type
     if hash_.header is not None and headers is not None:
         found = headers.get(hash_.header)
     if found is None and hash_.argument is not None and arguments is not None:

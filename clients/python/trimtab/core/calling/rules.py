@@ -19,9 +19,9 @@ from trimtab.core.calling.circuits import Circuits
 from trimtab.core.calling.events import CircuitChanged, EndpointEjected, EndpointReturned, Event
 from trimtab.core.calling.fallbacks import Fallbacks
 from trimtab.core.calling.gates import ConcurrencyGate, FaultDelay, KeyedRateGate, RateGate, ThrottleGate
-from trimtab.core.calling.hedged import HedgedPipeline
+from trimtab.core.calling.hedged import Hedged
 from trimtab.core.calling.mirroring import Mirroring
-from trimtab.core.calling.observed import Listener, ObservedHedgedPipeline, ObservedPipeline
+from trimtab.core.calling.observed import Listener, ObservedPipeline
 from trimtab.core.calling.parts import Gate, Learner, Retrying, Surroundings
 from trimtab.core.calling.pipeline import Pipeline
 from trimtab.core.endpoints import ServiceState
@@ -192,7 +192,11 @@ class Rules:
         balancer = self._balancer(said, now)
         limit = said["limit"].value
         documented = frozenset(name for name, section in said.items() if section.origin.document != "built-in")
-        return self._kind(said["hedge"].value)(
+        hedge: Hedge | None = said["hedge"].value
+        listener = self._caller.listener
+        # Where nobody listens there is nothing in it that asks whether somebody does.
+        kind = Pipeline if listener is None else ObservedPipeline
+        return kind(
             surroundings,
             revision=self.revision,
             balancer=balancer,
@@ -206,18 +210,11 @@ class Rules:
             faults=faults,
             fallbacks=self._part("fallback", said["fallback"]),
             mirroring=self._part("mirror", said["mirror"]),
+            hedged=Hedged(hedge) if hedge is not None else None,
+            listener=listener,
             keyed=balancer.keyed or (limit is not None and limit.per == "key"),
             documented=documented,
         )
-
-    def _kind(self, hedge: Hedge | None) -> Callable[..., Pipeline]:
-        """What makes a pipeline: where nobody listens, or no copies race, there is nothing of that in it."""
-        listener = self._caller.listener
-        if listener is None:
-            return Pipeline if hedge is None else partial(HedgedPipeline, hedge=hedge)
-        if hedge is None:
-            return partial(ObservedPipeline, listener)
-        return partial(ObservedHedgedPipeline, listener, hedge=hedge)
 
     def _retrying(self, said: Effective, hedge: Effective) -> Retrying:
         retry = said.value

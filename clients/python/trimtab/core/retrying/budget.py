@@ -84,7 +84,8 @@ class TokenThrottle:
     def released(self) -> None:
         """Nothing: a retry has paid, or earned, by how it ended."""
 
-    forgone = released
+    def forgone(self) -> None:
+        """Nothing."""
 
 
 class _Step(NamedTuple):
@@ -122,7 +123,9 @@ class RatioBudget:
         else:
             self._firsts += 1
 
-    failed = succeeded
+    def failed(self, now: float) -> None:
+        """Count a first attempt."""
+        self.succeeded(now)
 
     def allows(self, now: float) -> bool:
         """Whether the share is not used up, or few enough are under way."""
