@@ -163,9 +163,14 @@ class Outcomes:
         """Share of the calls that a policy kept from being sent."""
         return sum(bool(e.refused) for e in self.endings) / len(self.endings)
 
+    @property
+    def good(self) -> Outcomes:
+        """The calls that were answered well."""
+        return Outcomes([e for e in self.endings if e.ok], self.attempts)
+
     def percentile(self, share: float) -> float:
-        """Nearest rank of the seconds that good answers took."""
-        ordered = sorted(e.seconds for e in self.endings if e.ok)
+        """Nearest rank of the seconds that calls took; inf for those that failed: what they asked for never came."""
+        ordered = sorted(e.seconds if e.ok else inf for e in self.endings)
         return ordered[ceil(share * len(ordered)) - 1]
 
     def recovered(self, since: float, step: float = 0.5, least: float = 0.99) -> float:

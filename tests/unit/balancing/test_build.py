@@ -387,3 +387,27 @@ def test_pick_first_stays_over_changes_and_forgets_who_left() -> None:
     second = built(balance, rest, favourites=favourites).picker.pick(0.0)
     assert second is not None
     assert favourites == {second.id: None}
+
+
+@pytest.mark.parametrize(
+    ("balance", "zone", "reach"),
+    [
+        pytest.param(Balance(), "a", 9, id="everybody healthy"),
+        pytest.param(Balance(locality="prefer-zone"), "a", 4, id="the own zone"),
+        pytest.param(Balance(failover=Failover()), "", 6, id="the first tier"),
+        pytest.param(Balance(subset=2), "", 2, id="a subset"),
+    ],
+)
+def test_it_is_known_how_many_may_be_picked(balance: Balance, zone: str, reach: int) -> None:
+    endpoints = [
+        *fleet(4, "a", zone="a", metadata={"tier": "primary"}),
+        *fleet(2, "b", zone="b", metadata={"tier": "primary"}),
+        *fleet(3, "c", zone="b", metadata={"tier": "standby"}),
+        endpoint("d", health=Health.UNHEALTHY, zone="b", metadata={"tier": "standby"}),
+    ]
+    assert built(balance, endpoints, zone=zone, client_id="me").reach == reach
+
+
+def test_the_ejected_cannot_be_picked_unless_nobody_else_can() -> None:
+    assert built(Balance(), fleet(3), ejected={"e0"}).reach == 2
+    assert built(Balance(), fleet(3), ejected={"e0", "e1", "e2"}).reach == 3

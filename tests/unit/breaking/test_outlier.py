@@ -102,6 +102,44 @@ class TestAServiceThatFailsAsAWhole:
                 outlier.record(id_, ok, 1.0)
         assert [outlier.record("e0", False, 2.0) for _ in range(5)] == [False] * 4 + [True]
 
+    def test_keeps_who_was_taken_back_for_as_long_as_an_ejection_would_last(self) -> None:
+        # Else the two would overload each other in turn.
+        outlier = detector(ROW, 2)
+        for now, id_ in ((1.0, "e0"), (2.0, "e1")):
+            for _ in range(5):
+                outlier.record(id_, False, now)
+        assert outlier.ejected == set()
+        outlier.record("e1", True, 3.0)
+        assert not any(outlier.record("e0", False, now / 10) for now in range(30, 320))
+        assert outlier.record("e0", False, 32.0)
+        assert outlier.ejected == {"e0"}
+
+    def test_is_judged_by_rates_as_gRFC_A50_says_all_the_same(self) -> None:  # noqa: N802 - its name
+        outlier = detector(replace(SHARE, consecutive=5), 6)
+        for _ in range(5):
+            outlier.record("e0", False, 1.0)
+        for id_ in names(6)[1:4]:
+            outlier.record(id_, False, 2.0)
+        assert outlier.ejected == set()
+        calls(outlier, {"e0": 0} | dict.fromkeys(names(6)[1:], 100))
+        assert outlier.sweep(10.0)
+        assert outlier.ejected == {"e0"}
+
+    def test_is_one_of_which_most_that_get_calls_fail(self) -> None:
+        outlier = detector(ROW, 10)
+        outlier.reach = 4
+        for _ in range(5):
+            for id_ in ("e0", "e1", "e2"):
+                outlier.record(id_, False, 1.0)
+        assert outlier.ejected == set()
+
+    def test_does_not_show_in_who_gets_no_calls_any_more(self) -> None:
+        outlier = detector(ROW, 6)
+        for id_ in ("e0", "e1"):
+            outlier.record(id_, False, 1.0)
+        outlier.retain(names(6)[2:])
+        assert [outlier.record("e2", False, 2.0) for _ in range(5)] == [False] * 4 + [True]
+
 
 class TestSuccessRate:
     def test_mean_90_deviation_20_makes_a_threshold_of_52(self) -> None:

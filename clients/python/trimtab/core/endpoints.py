@@ -213,7 +213,7 @@ class ServiceState:
         """Return the same as known from elsewhere: stale, and without calls of this process."""
         return replace(self, stale=True, tallies={})
 
-    def eligible(self) -> list[Endpoint]:
+    def candidates(self) -> Mapping[str, Endpoint]:
         """Return whom a call may be sent to: the HEALTHY; under protection, when they are fewer than half, also SUSPECT.
 
         Half of those that could serve: an endpoint that somebody drains is no sign of a failure.
@@ -221,5 +221,9 @@ class ServiceState:
         if self.protected and self.suspect:
             draining = sum(e.health == DRAINING for e in self.endpoints.values())
             if 2 * len(self.healthy) < len(self.endpoints) - draining:
-                return [*self.healthy.values(), *self.suspect.values()]
-        return list(self.healthy.values())
+                return {**self.healthy, **self.suspect}
+        return self.healthy
+
+    def eligible(self) -> list[Endpoint]:
+        """Return the candidates one after the other."""
+        return list(self.candidates().values())

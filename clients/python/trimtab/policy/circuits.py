@@ -54,7 +54,10 @@ class Outlier:
     """Outlier detection: endpoints that behave worse than the others get no calls for a while."""
 
     consecutive: int | None = form(
-        Count(1, 1000), 5, "Failures in a row that eject at once. null: not judged.", optional=True
+        Count(1, 1000),
+        5,
+        "Failures in a row that eject at once, unless most endpoints fail. null: not judged.",
+        optional=True,
     )
     success_rate: SuccessRate | None = form(Nested(SuccessRate), None, "Compare with the others, each interval.")
     failure_percentage: FailurePercentage | None = form(

@@ -60,11 +60,15 @@ class Context:
 
 
 class Built(NamedTuple):
-    """A picker; when to build it anew even if nothing changes until then; whether it ignores health, in panic."""
+    """A picker; when to build it anew even if nothing changes until then; whether it ignores health, in panic.
+
+    ``reach``: how many endpoints it may pick.
+    """
 
     picker: Picker
     refresh_at: float | None
     panicking: bool
+    reach: int
 
 
 def build(balance: Balance, split: Split | None, state: ServiceState, context: Context) -> Built:
@@ -75,7 +79,7 @@ def build(balance: Balance, split: Split | None, state: ServiceState, context: C
     weights, refresh_at = _weights(balance, state, context)
     builder = _Builder(balance, state, context, weights)
     picker = builder.choose(split)
-    return Built(picker, refresh_at, builder.panicking)
+    return Built(picker, refresh_at, builder.panicking, builder.reach)
 
 
 def _weights(balance: Balance, state: ServiceState, context: Context) -> tuple[Weights | None, float | None]:
@@ -99,7 +103,7 @@ def _weights(balance: Balance, state: ServiceState, context: Context) -> tuple[W
 class _Builder:
     """One use: the steps of one ``build``."""
 
-    __slots__ = ("_balance", "_context", "_rng", "_state", "_weights", "panicking")
+    __slots__ = ("_balance", "_context", "_rng", "_state", "_weights", "panicking", "reach")
 
     def __init__(self, balance: Balance, state: ServiceState, context: Context, weights: Weights | None) -> None:
         self._balance = balance
@@ -108,6 +112,7 @@ class _Builder:
         self._rng = context.rng
         self._weights = weights
         self.panicking = False
+        self.reach = 0
 
     def choose(self, split: Split | None) -> Picker:
         """Return the picker of the whole."""
@@ -124,11 +129,8 @@ class _Builder:
 
     def _spared(self, eligible: Endpoints) -> Endpoints:
         """Return those of ``eligible`` that are not ejected, all of them when nobody is left."""
-        state = self._state
         # Copying a mapping and taking a few out is several times faster than looking at each endpoint.
-        spared = dict(state.healthy)
-        if len(eligible) > len(spared):
-            spared.update(state.suspect)
+        spared = dict(self._state.candidates())
         for id_ in self._context.ejected:
             spared.pop(id_, None)
         return list(spared.values()) or eligible
@@ -196,6 +198,7 @@ class _Builder:
         balance, rng, weights = self._balance, self._rng, self._weights
         if balance.subset is not None:
             endpoints = subset(endpoints, balance.subset, self._context.client_id)
+        self.reach += len(endpoints)
         match balance.algorithm:
             case "p2c":
                 return PeakEwma(endpoints, self._state.tallies, weights, rng, balance.decay)

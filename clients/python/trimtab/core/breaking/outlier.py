@@ -7,7 +7,8 @@ at once, as in Envoy. Differences, on purpose:
 - The cap is never passed, and the worst endpoint is ejected first, not the first that is looked at.
 - The only endpoint of a service is an outlier of nothing: below a share of 100 % it stays.
 - Where most of those that are left fail, the service has too much to do, or is down: nobody is ejected for failures in a row,
-  and who was ejected comes back. Taking capacity away from an overload would keep it up long after its cause has gone.
+  and who was ejected comes back. Taking capacity away from an overload would keep it up long after its cause has gone. Who
+  came back so stays for as long as a first ejection takes, or two endpoints would go on to overload each other in turn.
 - An interval without calls needs no timer: a late sweep forgives as much as those that were left out.
 """
 
@@ -45,10 +46,14 @@ class OutlierDetector:
 
     ``ejected`` are the ids that must get no calls: a new set whenever it changes, and never one that is gone. ``due`` is
     the time of the next ``sweep``; the first is due at once, and starts the interval. While it is not ``attentive``, a call that
-    went well tells it nothing, and need not be recorded.
+    went well tells it nothing, and need not be recorded. ``reach``: how many endpoints are left to take calls; to be set after
+    each change where a picker leaves out more than the ejected ones (another zone, a tier in reserve).
     """
 
-    __slots__ = ("_calls", "_ejections", "_endpoints", "_rated", "_rows", "_settings", "attentive", "due", "ejected")
+    __slots__ = (
+        "_calls", "_ejections", "_endpoints", "_lenient_until", "_rated", "_rows", "_settings", "attentive", "due", "ejected",
+        "reach",
+    )  # fmt: skip
 
     def __init__(self, settings: Outlier, endpoints: Collection[str]) -> None:
         self._settings = settings
@@ -61,16 +66,25 @@ class OutlierDetector:
         self._ejections: dict[str, _Ejection] = {}  # of those that are ejected, or not yet forgiven
         self.due = -inf
         self.ejected: frozenset[str] = frozenset()
+        self.reach = len(endpoints)
+        self._lenient_until = -inf  # nobody is ejected for failures in a row before
 
     def retain(self, endpoints: Collection[str]) -> bool:
-        """These are the service's endpoints from now on (kept, not copied). Returns whether ``ejected`` changed."""
+        """These may be called from now on (kept, not copied). Returns whether ``ejected`` changed."""
         self._endpoints = endpoints
+        if self._rows:
+            # Who gets no calls cannot make good what it did last.
+            for id_, calls in self._calls.items():
+                if id_ not in endpoints:
+                    self._forget_row(calls)
         left = [id_ for id_ in self.ejected if id_ in endpoints]
         if len(left) > self._most:
             # The share is of fewer now: who was out longest comes back.
             left.sort(key=lambda id_: -self._ejections[id_].at)
             del left[self._most :]
-        return self._eject_only(left)
+        changed = self._eject_only(left)
+        self.reach = len(endpoints) - len(self.ejected)
+        return changed
 
     def record(self, id_: str, ok: bool, now: float) -> bool:
         """A call to an endpoint ended. Returns whether ``ejected`` changed."""
@@ -93,9 +107,13 @@ class OutlierDetector:
         calls.row += 1
         enough = self._settings.consecutive
         too_many = enough is not None and calls.row >= enough
-        if 2 * self._rows > len(self._endpoints) - len(self.ejected) and (too_many or self._rows > 1):
+        if 2 * self._rows > self.reach and (too_many or self._rows > 1):
+            if not self.ejected:
+                return False
+            # What fails does so without its help, too: those that are left could not carry its share.
+            self._lenient_until = now + self._settings.eject_for
             return self._eject_only(())
-        return too_many and self._eject([id_], now)
+        return too_many and now >= self._lenient_until and self._eject([id_], now)
 
     def sweep(self, now: float) -> bool:
         """An interval is over: compare rates, forgive, and let back who was out long enough. Returns as ``record`` does."""
@@ -179,6 +197,7 @@ class OutlierDetector:
         if len(ids) == len(self.ejected) and self.ejected.issuperset(ids):
             return False
         self.ejected = frozenset(ids)
+        self.reach = len(self._endpoints) - len(self.ejected)
         return True
 
     @property

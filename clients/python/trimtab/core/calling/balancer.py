@@ -39,7 +39,7 @@ class Balancer:
     ) -> None:
         self.balance = balance
         self.split = split
-        self.outlier = OutlierDetector(outlier, state.endpoints) if outlier is not None else None
+        self.outlier = OutlierDetector(outlier, state.candidates()) if outlier is not None else None
         self._zone = zone
         self._client_id = client_id
         self._rng = rng
@@ -58,7 +58,7 @@ class Balancer:
         """The service changed."""
         self._state = state
         if self.outlier is not None:
-            self.outlier.retain(state.endpoints)
+            self.outlier.retain(state.candidates())
         self._follow(state, now)
         self._build(now)
 
@@ -128,10 +128,13 @@ class Balancer:
     def _build(self, now: float) -> None:
         built = build(self.balance, self.split, self._state, self._context(now))
         self._built, self.picker = built, built.picker
+        if self.outlier is not None:
+            self.outlier.reach = built.reach
         if self._told is not self.ejected:
             before, self._told = self._told, self.ejected
             if self._changed is not None:
                 back = before - self._told
-                self._changed(sorted(self._told - before), sorted(id_ for id_ in back if id_ in self._state.endpoints))
+                callable_again = back & self._state.candidates().keys()
+                self._changed(sorted(self._told - before), sorted(callable_again))
         due = built.refresh_at if built.refresh_at is not None else inf
         self.due = due if self.outlier is None else min(due, self.outlier.due)
