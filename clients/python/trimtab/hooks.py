@@ -76,7 +76,7 @@ class Hooks:
         """The call is over, all its attempts included.
 
         ``error``: what kept it, or a further attempt of it, from being sent, as RateLimited or NoEndpoints; None for a call
-        that ended with its last attempt, which ``call.outcome`` tells of (None: well).
+        that was answered, which ``call.outcome`` tells of (None: well), or given up (``call.outcome.counted`` is False).
         """
 
     def fallback_served(self, call: Call) -> None:

@@ -97,7 +97,9 @@ class Tracing(Hooks):
         span = told.span
         span.set_attribute("trimtab.attempts", len(call.attempts))
         if error is None:
-            _end(span, told.error, call.error)
+            # A call given up between two attempts did not fail with the last one.
+            outcome = call.outcome
+            _end(span, told.error if outcome is None or outcome.counted else outcome.condition, call.error)
             return
         span.set_attribute("trimtab.refused", refusing_section(call, error))
         _end(span, str(getattr(error, "code", type(error).__qualname__)), str(error))

@@ -61,13 +61,14 @@ METRICS = (
     Described(
         "trimtab_client_calls_total",
         ("service", "outcome"),
-        "Calls that are over. success: also if the caller was at fault or cancelled; failure: of the callee; refused: not sent.",
+        "Calls that are over. success: also if the caller was told of a mistake; failure: of the callee; cancelled: given up; "
+        "refused: not sent.",
     ),
     Described("trimtab_client_attempts_total", ("service",), "Attempts of calls, the first ones included."),
     Described(
         "trimtab_client_call_duration_seconds",
         ("service",),
-        "From the beginning of a call to the first of its last answer. Of calls that were sent.",
+        "From the beginning of a call to the first of its last answer. Of success and failure.",
     ),
     Described(
         "trimtab_client_refused_total", ("service", "section"), "Calls not sent, by the section that refused them."
@@ -161,8 +162,9 @@ def _tell_calls(families: Families, callee: Callee) -> None:
         counted = callee.statistics.read()
         in_flight = sum(tally.in_flight for tally in callee.state.tallies.values())
     calls = families["trimtab_client_calls_total"]
-    calls.add_metric((service, "success"), counted.calls - counted.failures)
+    calls.add_metric((service, "success"), counted.calls - counted.failures - counted.cancelled)
     calls.add_metric((service, "failure"), counted.failures)
+    calls.add_metric((service, "cancelled"), counted.cancelled)
     calls.add_metric((service, "refused"), sum(counted.refused.values()))
     families["trimtab_client_attempts_total"].add_metric((service,), counted.attempts)
     buckets = list(zip(_ENDS, accumulate(counted.latencies), strict=True))

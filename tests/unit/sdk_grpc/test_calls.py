@@ -427,6 +427,25 @@ async def test_a_cancelled_call_is_cancelled_at_its_callee(caller: Caller, shop:
         assert await caller.told(call.code) is grpc.StatusCode.CANCELLED
     assert mesh.in_flight == 0
     assert mesh.outcomes == []
+    counted = mesh.service.statistics.read()
+    assert (counted.calls, counted.failures, counted.cancelled) == (1, 0, 1)
+
+
+async def test_a_call_that_is_cancelled_between_two_attempts_is_a_cancelled_one(caller: Caller, shop: Shop) -> None:
+    shop.failing = 1
+    mesh = caller.mesh(endpoint_at(shop.port), policy=RETRIED.replace("1ms..1ms", "10s..10s"))
+    async with caller.stub(mesh) as stub:
+        call = caller.begin(stub, "42", timeout=60)
+        async with asyncio.timeout(10):
+            while mesh.outcomes != [("a", False)]:
+                await asyncio.sleep(0.01)
+        assert call.cancel()
+        async with asyncio.timeout(10):
+            while not mesh.service.statistics.read().cancelled:
+                await asyncio.sleep(0.01)
+    counted = mesh.service.statistics.read()
+    assert (counted.calls, counted.failures, counted.cancelled, counted.attempts) == (1, 0, 1, 1)
+    assert mesh.in_flight == 0
 
 
 async def test_callbacks_are_called_at_the_end_of_the_last_attempt(caller: Caller, shop: Shop, other: Shop) -> None:

@@ -294,6 +294,8 @@ async def test_a_cancelled_call_is_no_longer_in_flight() -> None:
                 await call
     assert mesh.outcomes == []
     assert mesh.in_flight == 0
+    counted = mesh.service.statistics.read()
+    assert (counted.calls, counted.failures, counted.cancelled) == (1, 0, 1)
 
 
 async def test_a_websocket_is_a_call_that_lasts_until_it_is_closed() -> None:

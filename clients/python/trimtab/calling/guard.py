@@ -22,10 +22,9 @@ from trimtab.core.calling.call import Call
 from trimtab.core.calling.fallbacks import reason
 from trimtab.core.calling.observed import Dispatch
 from trimtab.core.calling.pipeline import Pipeline
-from trimtab.core.retrying.conditions import OK, Outcome, outcome_of
+from trimtab.core.retrying.conditions import CANCELLED, OK, Outcome, outcome_of
 from trimtab.errors import DeadlineExceeded, FaultInjected
 
-CANCELLED = Outcome("cancelled", failed=False, counted=False)
 _REFUSED = Outcome("connect-failure", sent=False)
 _TIMEOUT = Outcome("timeout")
 _RESET = Outcome("reset")

@@ -35,6 +35,8 @@ class Pick:
         if ok:
             pipeline.answered(self.call, now, True)
         else:
+            # An attempt of the caller's own is the only one.
+            self.call.once = True
             pipeline.failed(self.call, _FAILED, "failed", now)
             pipeline.over(self.call, now)
 

@@ -37,7 +37,8 @@ class _Unsaid:
     local: bool = False  # a call that needs no endpoint
     wait: float = 0.0  # seconds, before the first attempt
     refused: str = ""
-    outcome: Outcome | None = None  # of the newest attempt, None while it is good
+    waiting: bool = False  # for one more attempt
+    outcome: Outcome | None = None  # of the newest attempt, None while it is good; or that the call was given up
     error: str = ""
     rested: int = 0  # attempts up to the last pushback of the callee: the backoff begins anew after it
     borrowed: bool = False  # the attempt was taken from the retry budget

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from trimtab.core.calling.call import Attempt, Call
 from trimtab.core.calling.pipeline import MAX_UNSENT
-from trimtab.core.retrying.conditions import OK, Outcome
+from trimtab.core.retrying.conditions import CANCELLED, OK, Outcome
 from trimtab.core.retrying.hedging import Hedging
 from trimtab.errors import TrimtabError
 from trimtab.policy.sections import Hedge
-
-_CANCELLED = Outcome("cancelled", failed=False, counted=False)
 
 
 class Hedged:
@@ -51,7 +49,7 @@ class Copies:
         self.first = _copy_of(whole)
         _hand_over(whole, self.first)
         # Who gives the call up before it is settled learns nothing from it.
-        whole.outcome = _CANCELLED
+        whole.outcome = CANCELLED
         self._sent = [self.first]
         self.under_way = {self.first}  # those without an answer
         self._last = self.first  # of those that failed
@@ -143,7 +141,7 @@ class Copies:
                 return
             copy = next((each for each in self._sent if each in self.under_way), self._last)
             if copy in self.under_way:
-                self._learn(copy, _CANCELLED, error, now)
+                self._learn(copy, CANCELLED, error, now)
             self._settle(copy, now)
 
     def lost(self, copy: Call, outcome: Outcome, now: float) -> None:
@@ -176,8 +174,7 @@ class Copies:
             each.error, each.seconds = "cancelled", now - each.sent_at
         whole.tried = tuple(Attempt(each.endpoint, each.error, each.seconds) for each in self._sent if each is not copy)
         _hand_over(copy, whole)
-        statistics.record(now - whole.began)
-        statistics.failures += whole.outcome is not None and whole.outcome.failed
+        statistics.ended(whole.outcome or OK, now - whole.began)
 
     def _endpoints(self) -> set[str]:
         return {copy.endpoint.id for copy in self._sent if copy.endpoint is not None}

@@ -8,11 +8,10 @@ from typing import Any, Protocol
 
 from trimtab.core.calling.call import Call
 from trimtab.core.calling.pipeline import Pipeline
-from trimtab.core.retrying.conditions import OK, Outcome
+from trimtab.core.retrying.conditions import CANCELLED, OK, Outcome
 
-# An answer that began well and came to no good end; one that its caller did not want to the end.
+# An answer that began well and came to no good end.
 _BROKE = Outcome("reset")
-_ABANDONED = Outcome("cancelled", failed=False, counted=False)
 _ENDED: Any = object()
 _OPEN = "trimtab.open"  # in a call's notes until it has ended: the error that kept a further attempt from being sent
 
@@ -123,7 +122,8 @@ class ObservedPipeline(Pipeline):
     def over(self, call: Call, now: float, *, broke: bool = False) -> None:
         """As Pipeline.over does."""
         super().over(call, now, broke=broke)
-        good = _ABANDONED if call.error else OK
+        # An answer that its caller did not want to the end is a good one nevertheless.
+        good = CANCELLED if call.error else OK
         self._over(call, call.outcome or (_BROKE if broke else good))
 
     def substituted(self, call: Call, source: str, age: float = 0.0) -> None:

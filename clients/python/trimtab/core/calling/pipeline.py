@@ -17,7 +17,7 @@ from trimtab.core.calling.fallbacks import Fallbacks
 from trimtab.core.calling.parts import Gate, Learner, Retrying, Surroundings
 from trimtab.core.endpoints import Endpoint, Tally
 from trimtab.core.faults import Faults
-from trimtab.core.retrying.conditions import OK, Outcome
+from trimtab.core.retrying.conditions import CANCELLED, OK, Outcome
 from trimtab.errors import DeadlineExceeded
 from trimtab.policy.sections import Balance, HashKey, Timeout
 
@@ -234,9 +234,10 @@ class Pipeline:
             self._learn(call, outcome, now)
             delay = self._next(call, outcome, now)
             if delay is None:
-                self.statistics.record(now - call.began)
-                self.statistics.failures += outcome.failed
-            elif call.tally is not None:
+                self.statistics.ended(outcome, now - call.began)
+                return None
+            call.waiting = True
+            if call.tally is not None:
                 call.tally.in_flight -= 1
                 call.tally = None
             return delay
@@ -249,21 +250,28 @@ class Pipeline:
         with self._lock:
             call.tried = call.attempts
             self.statistics.extra += 1
+            last = call.outcome
             call.endpoint = call.outcome = None
             call.error = ""
+            call.waiting = False
             call.sent_at = now
             try:
                 self._choose(call, now)
             except Exception:
                 # Nobody is left to try: the call ends with the failure that it had.
                 self.statistics.extra -= 1
-                self.statistics.failures += 1
-                self.statistics.record(now - call.began)
+                assert last is not None, "who makes another attempt has said what became of the one before"
+                self.statistics.ended(last, now - call.began)
                 raise
 
     def over(self, call: Call, now: float, *, broke: bool = False) -> None:
-        """Nobody reads the answer any more. ``broke``: it broke off in the middle. Saying it twice is saying it once."""
+        """Nobody reads the answer any more, or waits for one. ``broke``: it broke off in the middle.
+
+        Saying it twice is saying it once.
+        """
         with self._lock:
+            if call.waiting or call.wait:
+                self._give_up(call, now)
             if broke and call.tally is not None:
                 self._broke(call, now)
             self._end(call, now)
@@ -395,6 +403,20 @@ class Pipeline:
         assert self._budget is not None
         call.borrowed = False
         self._budget.forgone()
+
+    def _give_up(self, call: Call, now: float) -> None:
+        """Nobody waits for the call any more. If it was to be sent later, that is what became of it."""
+        if call.waiting:
+            call.waiting = False
+        elif call.sent_at == call.began and call.outcome is None:
+            # Its turn had not come: it was let in, and never sent.
+            self._learn(call, CANCELLED, now)
+            self.statistics.extra -= 1
+            call.endpoint = None
+        else:
+            return
+        call.outcome = CANCELLED
+        self.statistics.ended(CANCELLED, now - call.began)
 
     def _broke(self, call: Call, now: float) -> None:
         """What began as a good answer was none. Its latency stays: it was true."""

@@ -6,18 +6,22 @@ from bisect import bisect_left
 from math import inf
 from typing import NamedTuple
 
+from trimtab.core.retrying.conditions import Outcome
+
 # Latencies are counted by powers of two, from 122 µs to 32 s.
 BOUNDS = tuple(2.0**exponent for exponent in range(-13, 6))
 
 
 class Counters(NamedTuple):
-    """A reading. ``latencies``: calls up to each of ``BOUNDS`` and, last, those above; ``seconds``: all of them together.
+    """A reading. ``calls`` were sent, or about to be, and are over: ``failures`` and ``cancelled`` are some of them.
 
-    ``transitions`` of circuits, by the state that they came to; ``ejections`` of endpoints.
+    ``latencies``: calls, without the cancelled, up to each of ``BOUNDS`` and, last, those above; ``seconds``: all of these
+    together. ``transitions`` of circuits, by the state that they came to; ``ejections`` of endpoints.
     """
 
     calls: int
     failures: int
+    cancelled: int
     attempts: int
     fallbacks: int
     refused: dict[str, int]
@@ -36,6 +40,7 @@ class Statistics:
         "_latencies",
         "_slot",
         "_up_to",
+        "cancelled",
         "ejections",
         "extra",
         "failures",
@@ -46,7 +51,7 @@ class Statistics:
     )
 
     def __init__(self) -> None:
-        self.extra = self.failures = self.fallbacks = self.ejections = 0
+        self.extra = self.failures = self.cancelled = self.fallbacks = self.ejections = 0
         self.seconds = 0.0
         self.refusals: dict[str, int] = {}
         self.transitions: dict[str, int] = {}
@@ -56,7 +61,7 @@ class Statistics:
         self._above, self._up_to = -1.0, BOUNDS[0]
 
     def record(self, seconds: float) -> None:
-        """A call ended ``seconds`` after it began. ``failures`` and ``extra`` attempts are counted by who knows of them."""
+        """A call ended well, ``seconds`` after it began. ``extra`` attempts are counted by who makes them."""
         self.seconds += seconds
         if self._above < seconds <= self._up_to:
             self._here += 1
@@ -70,6 +75,14 @@ class Statistics:
         self._up_to = BOUNDS[slot] if slot < len(BOUNDS) else inf
         self._here = 1
 
+    def ended(self, outcome: Outcome, seconds: float) -> None:
+        """A call ended, one way or another. How long a cancelled one would have taken nobody knows."""
+        if outcome.counted:
+            self.failures += outcome.failed
+            self.record(seconds)
+        else:
+            self.cancelled += 1
+
     def refused(self, section: str) -> None:
         """A call was kept from being sent by a section of its policy."""
         self.refusals[section] = self.refusals.get(section, 0) + 1
@@ -82,10 +95,11 @@ class Statistics:
         """Return everything counted so far."""
         self._latencies[self._slot] += self._here
         self._here = 0
-        calls = sum(self._latencies)
+        calls = sum(self._latencies) + self.cancelled
         return Counters(
             calls,
             self.failures,
+            self.cancelled,
             calls + self.extra,
             self.fallbacks,
             dict(self.refusals),

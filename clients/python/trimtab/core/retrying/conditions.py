@@ -43,6 +43,8 @@ class Outcome(NamedTuple):
 
 
 OK = Outcome("OK", failed=False)
+# Given up by its caller, or ended by a failure of the caller's own: it says nothing of the callee.
+CANCELLED = Outcome("cancelled", failed=False, counted=False)
 
 
 def outcome_of(condition: str, pushback: float | None = None) -> Outcome:
