@@ -223,14 +223,13 @@ class Report(_message.Message):
     def __init__(self, endpoints: _Optional[_Iterable[_Union[EndpointReport, _Mapping]]] = ..., breakers: _Optional[_Iterable[_Union[BreakerReport, _Mapping]]] = ..., interval: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class EndpointReport(_message.Message):
-    __slots__ = ("service", "endpoint", "calls", "failures", "in_flight", "latency_mean", "latency_p99", "ejected")
+    __slots__ = ("service", "endpoint", "calls", "failures", "in_flight", "latency_mean", "ejected")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     ENDPOINT_FIELD_NUMBER: _ClassVar[int]
     CALLS_FIELD_NUMBER: _ClassVar[int]
     FAILURES_FIELD_NUMBER: _ClassVar[int]
     IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     LATENCY_MEAN_FIELD_NUMBER: _ClassVar[int]
-    LATENCY_P99_FIELD_NUMBER: _ClassVar[int]
     EJECTED_FIELD_NUMBER: _ClassVar[int]
     service: str
     endpoint: str
@@ -238,9 +237,8 @@ class EndpointReport(_message.Message):
     failures: int
     in_flight: int
     latency_mean: _duration_pb2.Duration
-    latency_p99: _duration_pb2.Duration
     ejected: bool
-    def __init__(self, service: _Optional[str] = ..., endpoint: _Optional[str] = ..., calls: _Optional[int] = ..., failures: _Optional[int] = ..., in_flight: _Optional[int] = ..., latency_mean: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., latency_p99: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., ejected: bool = ...) -> None: ...
+    def __init__(self, service: _Optional[str] = ..., endpoint: _Optional[str] = ..., calls: _Optional[int] = ..., failures: _Optional[int] = ..., in_flight: _Optional[int] = ..., latency_mean: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., ejected: bool = ...) -> None: ...
 
 class BreakerReport(_message.Message):
     __slots__ = ("service", "endpoint", "method", "state", "age", "calls", "failure_ratio", "slow_ratio", "retry_after")
