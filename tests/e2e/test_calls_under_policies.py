@@ -124,6 +124,31 @@ def test_operators_see_how_calls_fare_at_each_endpoint_and_who_ejected_one(
     applied(town, tmp_path, "{timeout: 2s}")
 
 
+def test_who_was_ejected_is_called_again_when_the_other_fails_too_and_stays(
+    town: Town, instance: int, tmp_path: Path
+) -> None:
+    with (
+        origin() as second,
+        Mesh(town.servers, snapshot=False, load=lambda: (0.0, 0.0)) as other,
+        shopper(town) as mesh,
+    ):
+        other.register("orders", second, address="127.0.0.1", id="second")
+        callee = mesh.callee("orders")
+        callee.when(lambda callee: len(callee.state.healthy) == 2).result(10)
+        applied(town, tmp_path, "{balance: round_robin, retry: off, outlier: {consecutive: 2, max_ejected: 50%}}")
+
+        def ejected_when_failing(*endpoints: str) -> frozenset[str]:
+            for _ in range(4):
+                pick = mesh.pick("orders")
+                pick.done(pick.endpoint.id not in endpoints)
+            return frozenset(callee.rules.ejected)
+
+        assert ejected_when_failing("second") == {"second"}
+        assert ejected_when_failing(*callee.state.endpoints) == set()
+        assert ejected_when_failing("second") == set()
+    applied(town, tmp_path, "{timeout: 2s}")
+
+
 def until_traffic(town: Town, wanted: Callable[[list[dict[str, Any]]], bool]) -> dict[str, dict[str, Any]]:
     """What operators are told of calls to orders by endpoint, once it is what is wanted."""
     deadline = time.monotonic() + 20

@@ -97,9 +97,11 @@ class Tracing(Hooks):
         span = told.span
         span.set_attribute("trimtab.attempts", len(call.attempts))
         if error is None:
-            # A call given up between two attempts did not fail with the last one.
-            outcome = call.outcome
-            _end(span, told.error if outcome is None or outcome.counted else outcome.condition, call.error)
+            if (outcome := call.outcome) is not None and not outcome.counted:
+                # Given up, perhaps between two attempts: it did not fail with the last one.
+                _end(span, outcome.condition, "")
+            else:
+                _end(span, told.error, call.error)
             return
         span.set_attribute("trimtab.refused", refusing_section(call, error))
         _end(span, str(getattr(error, "code", type(error).__qualname__)), str(error))

@@ -152,6 +152,21 @@ async def test_what_is_current_is_the_parent_and_its_baggage_travels(ask: Ask, s
     assert seen["headers"]["baggage"] == "tenant=acme"
 
 
+async def test_a_call_that_is_given_up_between_two_attempts_did_not_fail_with_the_last(spans: Spans, port: int) -> None:
+    mesh = AsyncKnownMesh(endpoint_at(port), policy=RETRIED.replace("1ms..1ms", "10s..10s"), hooks=[spans.tracing])
+    async with async_client(mesh) as http:
+        asking = asyncio.create_task(http.get("mesh://orders/fail"))
+        async with asyncio.timeout(10):
+            while not spans.attempts:
+                await asyncio.sleep(0.01)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+    assert said(spans.attempts[0])["error.type"] == "503"
+    assert said(spans.call)["error.type"] == "cancelled"
+    assert mesh.service.statistics.read().cancelled == 1
+
+
 def test_the_span_of_a_stream_ends_when_it_was_read(spans: Spans, port: int) -> None:
     mesh = KnownMesh(endpoint_at(port), hooks=[spans.tracing])
     with client(mesh) as http, http.stream("GET", "mesh://orders/") as answer:

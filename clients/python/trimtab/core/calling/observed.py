@@ -122,7 +122,7 @@ class ObservedPipeline(Pipeline):
     def over(self, call: Call, now: float, *, broke: bool = False) -> None:
         """As Pipeline.over does."""
         super().over(call, now, broke=broke)
-        # An answer that its caller did not want to the end is a good one nevertheless.
+        # Of an answer that its caller did not want to the end, the attempt is cancelled; the call was answered.
         good = CANCELLED if call.error else OK
         self._over(call, call.outcome or (_BROKE if broke else good))
 

@@ -61,7 +61,7 @@ class Statistics:
         self._above, self._up_to = -1.0, BOUNDS[0]
 
     def record(self, seconds: float) -> None:
-        """A call ended well, ``seconds`` after it began. ``extra`` attempts are counted by who makes them."""
+        """A call was answered, or failed, ``seconds`` after it began. ``extra`` attempts are counted by who makes them."""
         self.seconds += seconds
         if self._above < seconds <= self._up_to:
             self._here += 1
