@@ -19,9 +19,10 @@ from trimtab.calling.pick import Pick
 from trimtab.configs import MISSING, LiveConfig
 from trimtab.core.endpoints import Endpoint, ServiceState
 from trimtab.discovery import Callee, has_endpoint, is_settled
-from trimtab.engine import LoadSource, Status
+from trimtab.engine import Status
 from trimtab.enrolment import State
 from trimtab.hooks import Hooks
+from trimtab.load_meter import LoadSource
 from trimtab.mesh import Mesh, usable
 from trimtab.registration import Standing
 from trimtab.serving import InFlight
@@ -106,7 +107,7 @@ class AsyncMesh:
 
     @property
     def serving(self) -> InFlight:
-        """The calls that this process is serving, for load reports."""
+        """The calls that this process is serving, for heartbeats."""
         return self.sync.serving
 
     @property
@@ -294,7 +295,10 @@ class AsyncMesh:
         return self.sync.status()
 
     def set_load_source(self, load: LoadSource) -> None:
-        """Have heartbeats carry what ``load`` returns: CPU and memory, each 0 to 1, negative for unknown."""
+        """Have heartbeats and load reports say what ``load`` returns: CPU and memory, each 0 to 1, negative for unknown.
+
+        Called at most once a second, also while a call is served: it must not block.
+        """
         self.sync.set_load_source(load)
 
     async def close(self, timeout: float = 5.0) -> None:

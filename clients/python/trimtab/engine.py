@@ -35,6 +35,7 @@ from trimtab.errors import MeshClosed, NotConnected, SettingsInvalid
 from trimtab.fork import tell_of_forks
 from trimtab.gate import Gate
 from trimtab.hooks import Audience, Hooks
+from trimtab.load_meter import LoadMeter, LoadSource
 from trimtab.reporting import Reporter
 from trimtab.serving import InFlight
 from trimtab.settings import Settings
@@ -43,8 +44,6 @@ from trimtab.v1.mesh_pb2 import Refusal, Report
 from trimtab.v1.types_pb2 import Instance, Kind, Load, Node, Resource
 
 logger = logging.getLogger("trimtab")
-
-LoadSource = Callable[[], tuple[float, float]]
 
 _PARK_TIMEOUT = 1.0
 
@@ -82,7 +81,7 @@ class Engine:
         self.callbacks = Callbacks()
         self.crew = RealCrew()
         self.closed = False
-        self._load_source = load
+        self.load_meter = LoadMeter(load)
         self._rng = random.Random()
         self._ready: dict[str | tuple[str, str], Callee] = {}
         self._configs: dict[str, ConfigFile] = {}
@@ -306,8 +305,8 @@ class Engine:
         )
 
     def set_load_source(self, load: LoadSource) -> None:
-        """Have heartbeats carry what ``load`` returns: CPU and memory, each 0 to 1, negative for unknown."""
-        self._load_source = load
+        """Have heartbeats and load reports say what ``load`` returns: CPU and memory, each 0 to 1, negative for unknown."""
+        self.load_meter.use(load)
 
     def post(self, command: Command) -> None:
         """Have a command done by the stream's thread. Raises MeshClosed."""
@@ -380,16 +379,7 @@ class Engine:
         )
 
     def _load(self) -> Load:
-        if self._load_source is None:
-            from trimtab.load import HostLoad
-
-            self._load_source = HostLoad()
-        try:
-            cpu, memory = self._load_source()
-        except Exception:
-            # The program's own function: its failure must not cost the session that this heartbeat keeps.
-            logger.exception("the load source failed")
-            cpu = memory = -1.0
+        cpu, memory = self.load_meter.measure()
         return Load(cpu=cpu, memory=memory, serving=max(0, int(self.serving)), calling=max(0, self.discovery.calling()))
 
     def _report(self, whole: bool) -> Report | None:
@@ -499,6 +489,7 @@ class Engine:
         self.callbacks.revive()
         self.crew.revive()
         self.serving.revive()
+        self.load_meter.revive()
         self._disk.revive()
         self._ready = {}
         self.discovery.revive()

@@ -16,11 +16,12 @@ from trimtab.calling.pick import Pick
 from trimtab.configs import MISSING, LiveConfig
 from trimtab.core.endpoints import Endpoint, ServiceState
 from trimtab.discovery import Callee, has_endpoint, is_settled
-from trimtab.engine import Engine, LoadSource, Status
+from trimtab.engine import Engine, Status
 from trimtab.enrolment import State
 from trimtab.errors import ConfigInvalid
 from trimtab.gate import Gate
 from trimtab.hooks import Hooks
+from trimtab.load_meter import LoadMeter, LoadSource
 from trimtab.registration import Registration
 from trimtab.serving import InFlight
 from trimtab.settings import Options, resolve
@@ -50,8 +51,9 @@ class Mesh:
     (TRIMTAB_NAMESPACE), ``zone`` (TRIMTAB_ZONE), ``ca``, ``cert``, ``key`` (TRIMTAB_CA, …: PEM files), ``snapshot_dir``
     (TRIMTAB_SNAPSHOT_DIR; ``snapshot=False``: none). ``name`` and ``labels`` describe the program to operators.
     ``discovery_timeout``: seconds that the first use of a service may wait; ``algorithm``: the balancing where no policy says
-    any, "p2c" or another that needs no settings; ``load``: what heartbeats say of CPU and memory; ``hooks``: who is told of
-    calls, see ``trimtab.hooks``. Raises SettingsInvalid.
+    any, "p2c" or another that needs no settings; ``load``: what heartbeats and load reports say of CPU and memory, by default
+    what the machine or container tells (see ``set_load_source``); ``hooks``: who is told of calls, see ``trimtab.hooks``.
+    Raises SettingsInvalid.
     """
 
     def __init__(
@@ -76,8 +78,13 @@ class Mesh:
 
     @property
     def serving(self) -> InFlight:
-        """The calls that this process is serving, for load reports."""
+        """The calls that this process is serving, for heartbeats."""
         return self._engine.serving
+
+    @property
+    def load_meter(self) -> LoadMeter:
+        """What measures the load of this process and counts the calls that it serves, for servers that report it to callers."""
+        return self._engine.load_meter
 
     @property
     def hooks(self) -> tuple[Hooks, ...]:
@@ -267,7 +274,10 @@ class Mesh:
         return self._engine.status()
 
     def set_load_source(self, load: LoadSource) -> None:
-        """Have heartbeats carry what ``load`` returns: CPU and memory, each 0 to 1, negative for unknown."""
+        """Have heartbeats and load reports say what ``load`` returns: CPU and memory, each 0 to 1, negative for unknown.
+
+        Called at most once a second, also while a call is served: it must not block.
+        """
         self._engine.set_load_source(load)
 
     def close(self, timeout: float = 5.0) -> None:

@@ -17,6 +17,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 import uvicorn
 from trimtab.core.calling.rules import Release
 from trimtab.gate import Gate
+from trimtab.load_meter import LoadMeter
 from trimtab.policy.reading import read
 from trimtab.serving import InFlight
 
@@ -39,6 +40,7 @@ class ServedMesh:
 
     def __init__(self, policy: str | None = None) -> None:
         self.serving = InFlight()
+        self.load_meter = LoadMeter(lambda: (0.25, 0.5))
         self.orders = Gate(SERVICE, {SERVICE: release(policy) if policy else None}, rng=random.Random(7))
 
     def gate(self, service: str, *, namespace: str | None = None) -> Gate:

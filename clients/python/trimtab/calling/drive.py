@@ -16,6 +16,7 @@ from trimtab.core.calling.observed import Dispatch
 from trimtab.core.calling.pipeline import Pipeline
 from trimtab.core.clock import Clock
 from trimtab.core.crew import Crew
+from trimtab.core.orca import LoadReport
 from trimtab.core.retrying.conditions import OK, Outcome
 from trimtab.errors import TrimtabError
 
@@ -58,6 +59,10 @@ class Transport(Protocol):
 
     def status(self, answer: Any) -> str:
         """What an answer says, for hooks; empty: it says nothing."""
+        ...
+
+    def load(self, answer: Any) -> LoadReport | None:
+        """What an answer tells of the callee's load, where it was asked for that."""
         ...
 
     async def sleep(self, clock: Clock, seconds: float) -> None:
@@ -187,11 +192,13 @@ async def run(pipeline: Pipeline, call: Call, transport: Transport, failure: Bas
 
 
 async def send_observed(transport: Transport, call: Call) -> Any:
-    """Send, where hooks are installed."""
+    """Send, where somebody listens."""
     dispatch = transport.dispatch(call)
     call.pipeline.sending(call, dispatch)
     answer = await transport.send(call)
     dispatch.status = transport.status(answer)
+    if dispatch.asks_load:
+        dispatch.load = partial(transport.load, answer)
     return answer
 
 

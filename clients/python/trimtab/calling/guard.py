@@ -22,6 +22,7 @@ from trimtab.core.calling.call import Call
 from trimtab.core.calling.fallbacks import reason
 from trimtab.core.calling.observed import Dispatch
 from trimtab.core.calling.pipeline import Pipeline
+from trimtab.core.orca import LoadReport
 from trimtab.core.retrying.conditions import CANCELLED, OK, Outcome, outcome_of
 from trimtab.errors import DeadlineExceeded, FaultInjected
 
@@ -219,6 +220,10 @@ class _Work:
     def status(self, answer: Any) -> str:
         """Values say nothing that would be understood here."""
         return ""
+
+    def load(self, answer: Any) -> LoadReport | None:
+        """Nor of the callee's load."""
+        return None
 
     def _invoke(self, call: Call) -> Any:
         if call.abort is not None:

@@ -222,6 +222,15 @@ def _complete(out: Outgoing) -> Any:
             raise error from failed
 
 
+def _complete_hearing(out: Outgoing) -> Any:
+    """The same for a call whose callee may have something to tell behind its answer, which is all that the caller wants."""
+    out.how = "with_call"
+    try:
+        return _complete(out)[0]
+    finally:
+        del out.how
+
+
 def _race(out: Outgoing) -> Any:
     """Have copies race. Raises what the last one failed with."""
     call = out.call
@@ -278,7 +287,10 @@ class _SingleAnswer(_Stub):
                 return _complete(out)
             if out.call.pipeline.mirroring is not None and not is_fallback and self._method.kind == "unary_unary":
                 mirror_blocking(out, self._channel.callee)
-            return _race(out) if out.races() else _complete(out)
+            if out.races():
+                return _race(out)
+            asking = out.call.pipeline.balancer.loads is not None and not out.how
+            return _complete_hearing(out) if asking else _complete(out)
         except (TrimtabError, grpc.RpcError) as error:
             call: Call = error.__dict__["trimtab"]
             found = None if is_fallback else self._method.instead(call, out.request, error)

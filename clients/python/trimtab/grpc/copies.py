@@ -13,10 +13,11 @@ from trimtab.calling.drive import Awaiting, Blocking, run
 from trimtab.calling.mirror import Work, mirror
 from trimtab.core.calling.call import Call
 from trimtab.core.calling.observed import Dispatch
+from trimtab.core.orca import LoadReport
 from trimtab.core.retrying.conditions import OK, Outcome
 from trimtab.discovery import Callee
 from trimtab.grpc.meaning import CALLERS, Status, injected, outcome_of_status, status_of
-from trimtab.grpc.outgoing import Outgoing
+from trimtab.grpc.outgoing import Outgoing, load_told_by
 
 
 class CopyFailed(Exception):
@@ -56,6 +57,10 @@ class _Copies:
     def status(self, answer: Any) -> str:
         """What failed was raised."""
         return "OK"
+
+    def load(self, answer: Any) -> LoadReport | None:
+        """By the metadata behind it."""
+        return load_told_by(answer)
 
     def elsewhere(self, find: Callable[[str], Awaitable[Callee]], service: str) -> Work:
         """What sends a copy to another service, once, for nobody to read the answer."""

@@ -10,6 +10,7 @@ import grpc
 from trimtab.calling.context import MIRRORED_HEADER, PRIORITY_HEADER
 from trimtab.core.calling.call import Call
 from trimtab.core.endpoints import Endpoint
+from trimtab.core.orca import LOAD_TRAILER, LoadReport
 from trimtab.core.retrying.conditions import CONNECT_FAILURE, Outcome, outcome_of
 from trimtab.core.retrying.schedule import PUSHBACK_KEY, read_pushback
 
@@ -116,6 +117,11 @@ def with_headers(metadata: Entries | None, told: Mapping[str, str]) -> Any:
 def with_mark(metadata: Entries | None) -> Any:
     """Metadata that say that a call is a mirrored one."""
     return (*(metadata if metadata is not None else ()), (MIRRORED_HEADER, "1"))
+
+
+def load_of(trailing: Entries | None) -> LoadReport | None:
+    """What the metadata behind an answer tell of the callee's load (gRFC A51)."""
+    return next((LoadReport.from_bytes(value) for key, value in trailing or () if key == LOAD_TRAILER), None)
 
 
 def headers(metadata: Entries | None) -> Mapping[str, str]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 from trimtab.calling.context import deadline as inherited
 from trimtab.calling.context import mirrored as serving_a_copy
 from trimtab.calling.context import priority as inherited_priority
-from trimtab.calling.drive import words
+from trimtab.calling.drive import block, words
 from trimtab.core.calling.call import Call
 from trimtab.core.calling.observed import Dispatch
 from trimtab.core.calling.pipeline import MAX_UNSENT
+from trimtab.core.orca import LoadReport
 from trimtab.discovery import Callee
 from trimtab.grpc.feed import AsyncFeed, Drawn, Feed, feed
 from trimtab.grpc.meaning import (
@@ -18,6 +21,7 @@ from trimtab.grpc.meaning import (
     Entries,
     Status,
     headers,
+    load_of,
     outcome_of_status,
     with_headers,
     with_mark,
@@ -111,15 +115,16 @@ class Outgoing:
             metadata = with_priority(metadata, priority)
         if self.mirrored:
             metadata = with_mark(metadata)
-        if call.dispatch is not None and call.dispatch.headers:
-            metadata = with_headers(metadata, call.dispatch.headers)
+        dispatch = call.dispatch
+        if dispatch is not None and dispatch.headers:
+            metadata = with_headers(metadata, dispatch.headers)
         sub = self.sub = self.subchannels.acquire(call.endpoint, self.callee, now)
         stub = sub.stubs.get(method)
         if stub is None:
             stub = self.subchannels.stub(sub, method)
         if self.how:
             stub = getattr(stub, self.how)
-        return stub(
+        inner = stub(
             self.request if self.feed is None else self.feed.view(),
             timeout=timeout,
             metadata=metadata,
@@ -128,6 +133,9 @@ class Outgoing:
             wait_for_ready=self.wait_for_ready and self._is_last(),
             compression=self.compression,
         )
+        if dispatch is not None and dispatch.asks_load:
+            dispatch.load = partial(load_told_by, inner[1] if self.how == "with_call" else inner)
+        return inner
 
     def release(self) -> None:
         """The attempt is over. Saying it twice is saying it once."""
@@ -148,6 +156,8 @@ class Outgoing:
         drawn = self.feed.stop() if self.feed is not None else _ALL
         if call.dispatch is not None:
             call.dispatch.status = status.code.name
+            if call.dispatch.asks_load:
+                call.dispatch.load = partial(load_of, status.trailing)
         if begun:
             call.error = str(status)
             pipeline.over(call, now, broke=outcome.failed)
@@ -178,3 +188,12 @@ class Outgoing:
         call = self.call
         tried = {attempt.endpoint.id for attempt in call.attempts if attempt.endpoint is not None}
         return len(call.tried) + 1 >= MAX_UNSENT or not call.pipeline.balancer.has_others(tried)
+
+
+def load_told_by(inner: Any) -> LoadReport | None:
+    """What the callee of an attempt told of its load, when the attempt is over; None also before that."""
+    if not inner.done():
+        return None
+    trailing = inner.trailing_metadata()
+    # Nothing of this suspends.
+    return load_of(block(trailing) if isinstance(trailing, Coroutine) else trailing)

@@ -18,6 +18,7 @@ from trimtab.core.calling.observed import Dispatch
 from trimtab.core.calling.pipeline import Pipeline
 from trimtab.core.clock import Clock
 from trimtab.core.crew import Crew
+from trimtab.core.orca import LOAD_HEADER, LoadReport
 from trimtab.core.retrying.conditions import IDEMPOTENT_METHODS, Outcome, idempotent
 from trimtab.errors import DeadlineExceeded, MeshClosed, NoEndpoints, Rejected, RetriesExhausted
 from trimtab.http.meaning import TIMEOUT, adopt, exhausted, name_endpoint, too_late
@@ -68,6 +69,10 @@ class Exchange(ABC):
     @abstractmethod
     def status(self, answer: Any) -> str:
         """The HTTP status of an answer."""
+
+    def load(self, answer: Any) -> LoadReport | None:
+        """What an answer tells of the callee's load."""
+        return LoadReport.from_text(answer.headers.get(LOAD_HEADER, ""))
 
     @abstractmethod
     def twin(self) -> Self:

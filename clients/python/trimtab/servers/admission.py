@@ -18,6 +18,7 @@ from trimtab.errors import (
     TrimtabError,
 )
 from trimtab.gate import Gate, Visit
+from trimtab.load_meter import LoadMeter
 from trimtab.policy.sections import PRIORITY
 
 # Paths of health checks, which must be answered above all by a server that has too much to do.
@@ -27,7 +28,7 @@ REFUSALS: dict[type[TrimtabError], int] = {Overloaded: 503, RateLimited: 429, De
 
 
 class Reception:
-    """What this process serves, for one middleware: the count of calls under way, and the gate of the service."""
+    """What this process serves, for one middleware: the count of calls under way, the meter of its load, and the gate."""
 
     def __init__(self, mesh: Any, service: str, namespace: str | None = None) -> None:
         if not service:
@@ -35,6 +36,7 @@ class Reception:
         # An AsyncMesh shows a blocking face; nothing that is asked of it here waits for the network.
         mesh = getattr(mesh, "sync", mesh)
         self.serving = mesh.serving
+        self.meter: LoadMeter = mesh.load_meter
         self._mesh = mesh
         self._service = service
         self._namespace = namespace

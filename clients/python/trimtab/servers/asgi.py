@@ -14,9 +14,11 @@ from typing import Any
 
 from trimtab.calling import context
 from trimtab.calling.context import MIRRORED_HEADER, PRIORITY_HEADER, TIMEOUT_HEADER
+from trimtab.core.orca import FORMAT_HEADER, LOAD_HEADER
 from trimtab.core.serving import NO_HEADERS, Arrival
 from trimtab.errors import TrimtabError
 from trimtab.gate import Visit
+from trimtab.load_meter import LoadMeter
 from trimtab.servers.admission import (
     HEALTH_PATHS,
     Problem,
@@ -36,6 +38,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 _TIMEOUT = TIMEOUT_HEADER.encode()
 _PRIORITY = PRIORITY_HEADER.encode()
 _MIRRORED = MIRRORED_HEADER.encode()
+_FORMAT = FORMAT_HEADER.encode()
+_LOAD = LOAD_HEADER.encode()
 # Of a request's body that is read while its call waits. What is more stays with the server, which slows its client down.
 _AHEAD = 65_536
 
@@ -49,7 +53,8 @@ class MeshServer:
 
     ``mesh`` and ``service`` (with ``namespace``, by default the mesh's own) need not be given beside ``mesh.fastapi(...)``.
     ``readiness`` is a path to answer itself: 200 when the instance takes calls, 503 when it drains. The paths ``exempt`` are
-    let in whatever else is going on. Raises SettingsInvalid for a mesh without a service.
+    let in whatever else is going on. Answers tell of the load of the process where their callers ask for that, or, with
+    ``load_reports``, always. Raises SettingsInvalid for a mesh without a service.
     """
 
     def __init__(
@@ -61,11 +66,13 @@ class MeshServer:
         namespace: str | None = None,
         readiness: str | None = None,
         exempt: Collection[str] = HEALTH_PATHS,
+        load_reports: bool = False,
     ) -> None:
         self._app = app
         self._reception = Reception(mesh, service, namespace) if mesh is not None or service else None
         self._readiness = readiness
         self._exempt = frozenset(exempt)
+        self._load_reports = load_reports
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one call."""
@@ -94,7 +101,7 @@ class MeshServer:
             reception.serving.exit()
 
     async def _serve(self, reception: Reception, scope: Scope, receive: Receive, send: Send) -> None:
-        timeout, priority, mirrored = None, "", False
+        timeout, priority, mirrored, asked = None, "", False, self._load_reports
         for name, value in scope["headers"]:
             if name == _TIMEOUT:
                 timeout = timeout_of(value.decode("latin-1"))
@@ -102,9 +109,14 @@ class MeshServer:
                 priority = priority_of(value.decode("latin-1"))
             elif name == _MIRRORED:
                 mirrored = True
+            elif name == _FORMAT:
+                asked = True
+        app = self._app
+        if asked or reception.meter.counting:
+            app = _metered(app, reception.meter, asked)
         gate = reception.gate or await asyncio.to_thread(reception.open)
         if gate is None or (timeout is None and not priority and gate.idle):
-            await self._app(scope, receive, send)
+            await app(scope, receive, send)
             return
         now = gate.clock.now()
         deadline = None if timeout is None else now + timeout
@@ -115,7 +127,6 @@ class MeshServer:
         except TrimtabError as error:
             await _refuse(send, problem(error))
             return
-        app = self._app
         if deadline is not None or priority:
             app = _inheriting(app, deadline, priority, mirrored)
         if visit is None:
@@ -213,6 +224,32 @@ def _inheriting(app: App, deadline: float | None, priority: str, mirrored: bool)
             context.deadline.reset(until)
             context.priority.reset(importance)
             context.mirrored.reset(copy)
+
+    return serve
+
+
+def _metered(app: App, meter: LoadMeter, asked: bool) -> App:
+    """Count a call that is served, and tell of the load with its answer if its caller asked for that."""
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        failed = False
+
+        async def send_report(message: Message) -> None:
+            nonlocal failed
+            if message["type"] == "http.response.start":
+                failed = message["status"] >= 500
+                if asked:
+                    told = (_LOAD, meter.report().text.encode())
+                    message = {**message, "headers": [*message.get("headers", ()), told]}
+            await send(message)
+
+        try:
+            await app(scope, receive, send_report)
+        except Exception:
+            failed = True
+            raise
+        finally:
+            meter.served(failed)
 
     return serve
 

@@ -26,8 +26,8 @@ class MeshFlask:
     Make it in the main thread when the application is made. It registers as starting, and is ready when the port answers.
     ``app`` is a Flask application, whose ``wsgi_app`` is wrapped; any other WSGI application is served as
     ``MeshFlask(...)`` itself, which is callable. ``drain`` bounds how long it serves on after SIGTERM; ``readiness`` is a
-    path to answer itself: 200, or 503 while draining. Calls are let in as by ``MeshWsgi``, which ``exempt`` is for. The rest
-    is as in ``Mesh.register``. Raises SettingsInvalid when the process is going to be forked.
+    path to answer itself: 200, or 503 while draining. Calls are let in as by ``MeshWsgi``, which ``exempt`` and
+    ``load_reports`` are for. The rest is as in ``Mesh.register``. Raises SettingsInvalid when the process is going to be forked.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class MeshFlask:
         drain: str | float = "5s",
         readiness: str | None = None,
         exempt: Collection[str] = HEALTH_PATHS,
+        load_reports: bool = False,
         address: str | None = None,
         id: str = "",
         weight: int = 0,
@@ -53,7 +54,10 @@ class MeshFlask:
 
             mesh = Mesh()
         self._readiness = readiness
-        self._served = MeshWsgi(getattr(app, "wsgi_app", app), mesh, service, namespace=namespace, exempt=exempt)
+        application = getattr(app, "wsgi_app", app)
+        self._served = MeshWsgi(
+            application, mesh, service, namespace=namespace, exempt=exempt, load_reports=load_reports
+        )
         if hasattr(app, "wsgi_app"):
             app.wsgi_app = self
         place = Place(service, port, address, id, weight, zone, metadata or {}, namespace)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext, suppress
 from contextvars import copy_context
 from math import ceil, inf
 from typing import Any, NamedTuple, NoReturn
@@ -23,9 +23,12 @@ import grpc.aio
 
 from trimtab.calling import context as outer
 from trimtab.calling.context import MIRRORED_HEADER, PRIORITY_HEADER
+from trimtab.core.orca import FORMAT_HEADER, LOAD_TRAILER
+from trimtab.core.retrying.conditions import outcome_of
 from trimtab.core.serving import NO_HEADERS, Arrival
 from trimtab.errors import DeadlineExceeded, Rejected, TrimtabError
 from trimtab.gate import Gate, Visit
+from trimtab.load_meter import LoadMeter
 from trimtab.servers.admission import Reception, priority_of, wait, wait_awaiting
 
 HEALTH_SERVICES = ("grpc.health.v1.Health",)
@@ -33,6 +36,8 @@ PUSHBACK = "grpc-retry-pushback-ms"
 
 # gRPC tells a call without a deadline by one that is centuries away. Seconds.
 _NO_DEADLINE = 10 * 365 * 86_400.0
+
+_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 _MAKERS: dict[tuple[bool, bool], Callable[..., Any]] = {
     (False, False): grpc.unary_unary_rpc_method_handler,
@@ -48,6 +53,7 @@ class _Method(NamedTuple):
     reception: Reception
     details: Any
     handler: Any
+    load_reports: bool  # to callers that do not ask for them, too
 
     @property
     def behavior(self) -> Callable[..., Any]:
@@ -68,6 +74,16 @@ class _Method(NamedTuple):
         """The call is a copy, whose answer nobody reads."""
         return any(name == MIRRORED_HEADER for name, _ in self.details.invocation_metadata or ())
 
+    @property
+    def asked(self) -> bool:
+        """The caller wants to be told of the load."""
+        return self.load_reports or any(name == FORMAT_HEADER for name, _ in self.details.invocation_metadata or ())
+
+    @property
+    def metered(self) -> bool:
+        """Somebody wants to be told of the load, now or before."""
+        return self.reception.meter.counting or self.asked
+
     def arrival(self, gate: Gate, context: Any, now: float) -> Arrival:
         """The call as the gate sees it."""
         metadata = self.details.invocation_metadata or ()
@@ -83,21 +99,29 @@ class MeshInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
     """For ``grpc.server``, all kinds of calls. A stream holds its place until it ends.
 
     ``service`` (with ``namespace``, by default the mesh's own) is what this process serves; ``exempt`` names gRPC services
-    whose calls are let in whatever else is going on.
+    whose calls are let in whatever else is going on. ``load_reports``: every RPC ends with a report of the load (gRFC A51),
+    asked for or not.
     """
 
     def __init__(
-        self, mesh: Any, service: str, *, namespace: str | None = None, exempt: Collection[str] = HEALTH_SERVICES
+        self,
+        mesh: Any,
+        service: str,
+        *,
+        namespace: str | None = None,
+        exempt: Collection[str] = HEALTH_SERVICES,
+        load_reports: bool = False,
     ) -> None:
         self._reception = Reception(mesh, service, namespace)
         self._exempt = frozenset(exempt)
+        self._load_reports = load_reports
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
         """Have the method's calls let in."""
         handler = continuation(handler_call_details)
         if handler is None or _service(handler_call_details) in self._exempt:
             return handler
-        return _blocking(_Method(self._reception, handler_call_details, handler))
+        return _blocking(_Method(self._reception, handler_call_details, handler, self._load_reports))
 
 
 class AsyncMeshInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
@@ -107,17 +131,24 @@ class AsyncMeshInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg
     """
 
     def __init__(
-        self, mesh: Any, service: str, *, namespace: str | None = None, exempt: Collection[str] = HEALTH_SERVICES
+        self,
+        mesh: Any,
+        service: str,
+        *,
+        namespace: str | None = None,
+        exempt: Collection[str] = HEALTH_SERVICES,
+        load_reports: bool = False,
     ) -> None:
         self._reception = Reception(mesh, service, namespace)
         self._exempt = frozenset(exempt)
+        self._load_reports = load_reports
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         """Have the method's calls let in."""
         handler = await continuation(handler_call_details)
         if handler is None or _service(handler_call_details) in self._exempt:
             return handler
-        method = _Method(self._reception, handler_call_details, handler)
+        method = _Method(self._reception, handler_call_details, handler, self._load_reports)
         if inspect.iscoroutinefunction(method.behavior):
             return _awaited(method)
         if inspect.isasyncgenfunction(method.behavior):
@@ -214,7 +245,8 @@ def _let_in(method: _Method, context: Any) -> Iterator[tuple[float | None, str]]
         except TrimtabError as error:
             context.set_trailing_metadata(_pushback(error))
             _abort(context, _code(error), str(error))
-        yield (None if call.deadline == inf else call.deadline), call.priority
+        with _metered(method, context) if method.metered else nullcontext():
+            yield (None if call.deadline == inf else call.deadline), call.priority
         stay.good = True
     finally:
         stay.end()
@@ -240,10 +272,41 @@ async def _let_in_awaiting(method: _Method, context: Any) -> AsyncIterator[None]
                 context.add_done_callback(stay.terminated)
             # The task is the call's own, so there is nothing to be restored.
             _inherit(None if call.deadline == inf else call.deadline, call.priority, method.mirrored)
-        yield
+        with _metered(method, context) if method.metered else nullcontext():
+            yield
         stay.good = True
     finally:
         stay.end()
+
+
+@contextmanager
+def _metered(method: _Method, context: Any) -> Iterator[None]:
+    """Count the call that is served inside, and have it end with a report of the load if its caller asked for that."""
+    meter, asked, failed = method.reception.meter, method.asked, False
+    try:
+        if asked:
+            # Now, for an asyncio server sends what there is when a call is aborted …
+            context.set_trailing_metadata(_reported(meter))
+        yield
+        failed = _failed(context.code())
+        if asked and not any(key == LOAD_TRAILER for key, _ in context.trailing_metadata() or ()):
+            # … and again where the application has put its own in the place of it.
+            context.set_trailing_metadata((*(context.trailing_metadata() or ()), *_reported(meter)))
+    except Exception:
+        failed = _failed(context.code() or grpc.StatusCode.UNKNOWN)
+        raise
+    finally:
+        meter.served(failed)
+
+
+def _reported(meter: LoadMeter) -> tuple[tuple[str, bytes], ...]:
+    return ((LOAD_TRAILER, meter.report().message),)
+
+
+def _failed(code: Any) -> bool:
+    """Whether a call that ended so did by the fault of whoever served it. Older releases of gRPC tell codes by number, too."""
+    name = _NAMES.get(code, "OK") if isinstance(code, int) else code.name if code is not None else "OK"
+    return name != "OK" and outcome_of(name).failed
 
 
 def _abort(context: Any, code: grpc.StatusCode, details: str) -> NoReturn:

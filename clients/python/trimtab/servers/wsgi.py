@@ -15,9 +15,11 @@ from math import inf
 from typing import Any
 
 from trimtab.calling import context
+from trimtab.core.orca import LOAD_HEADER
 from trimtab.core.serving import NO_HEADERS, Arrival
 from trimtab.errors import TrimtabError
 from trimtab.gate import Gate, Visit
+from trimtab.load_meter import LoadMeter
 from trimtab.servers.admission import HEALTH_PATHS, Problem, Reception, priority_of, problem, timeout_of, wait
 
 StartResponse = Callable[..., Any]
@@ -28,7 +30,7 @@ class MeshWsgi:
     """WSGI middleware: as ``MeshServer`` for ASGI, but that clients that go away while they wait are not noticed.
 
     ``mesh`` and ``service`` (with ``namespace``, by default the mesh's own) say what is served. The paths ``exempt`` are let in
-    whatever else is going on.
+    whatever else is going on. ``load_reports``: every answer tells of the load, asked for or not.
     """
 
     def __init__(
@@ -39,10 +41,12 @@ class MeshWsgi:
         *,
         namespace: str | None = None,
         exempt: Collection[str] = HEALTH_PATHS,
+        load_reports: bool = False,
     ) -> None:
         self._app = app
         self._reception = Reception(mesh, service, namespace)
         self._exempt = frozenset(exempt)
+        self._load_reports = load_reports
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Serve one call."""
@@ -53,6 +57,9 @@ class MeshWsgi:
             if environ.get("PATH_INFO", "") not in self._exempt:
                 gate = reception.gate or reception.open()
                 told = service.admit(gate, environ) if gate is not None else None
+                asked = self._load_reports or "HTTP_ENDPOINT_LOAD_METRICS_FORMAT" in environ
+                if told is None and (asked or reception.meter.counting):
+                    start_response = service.metered(reception.meter, start_response, asked)
             if told is None:
                 service.body = service.run(self._app, environ, start_response)
                 return service
@@ -76,6 +83,8 @@ class _Service:
         self.good = True
         self._visit: Visit | None = None
         self._context: Context | None = None
+        self._meter: LoadMeter | None = None
+        self._failed = False  # as its status says
         self._serving = reception.serving
         self._serving.enter()
         self._over = False
@@ -107,13 +116,25 @@ class _Service:
             self._context.run(context.mirrored.set, "HTTP_TRIMTAB_MIRRORED" in environ)
         return None
 
+    def metered(self, meter: LoadMeter, start_response: StartResponse, asked: bool) -> StartResponse:
+        """Count the call, and have its answer tell of the load if its caller asked for that."""
+        self._meter = meter
+
+        def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
+            self._failed = status.startswith("5")
+            if asked:
+                headers = [*headers, (LOAD_HEADER, meter.report().text)]
+            return start_response(status, headers, *error)
+
+        return start
+
     def run(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function of the application, with what it inherits."""
         return function(*args) if self._context is None else self._context.run(function, *args)
 
     def __iter__(self) -> Iterator[bytes]:
         chunks = self.run(iter, self.body)
-        if self._context is None and self._visit is None:
+        if self._context is None and self._visit is None and self._meter is None:
             yield from chunks
             return
         try:
@@ -135,6 +156,8 @@ class _Service:
         finally:
             if self._visit is not None:
                 self._visit.leave(self._visit.clock.now(), self.good)
+            if self._meter is not None:
+                self._meter.served(self._failed or not self.good)
             self._serving.exit()
 
 

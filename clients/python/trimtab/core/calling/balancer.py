@@ -8,6 +8,7 @@ from math import inf
 
 from trimtab.core.backoff import Rng
 from trimtab.core.balancing.build import Built, Context, build
+from trimtab.core.balancing.loads import Loads
 from trimtab.core.breaking.outlier import OutlierDetector
 from trimtab.core.endpoints import Endpoint, ServiceState
 from trimtab.policy.sections import Balance, Outlier, Split
@@ -20,7 +21,8 @@ class Balancer:
     """The picker for all pipelines of a service that balance alike. Times in seconds of one monotonic clock.
 
     ``due``: when ``refresh`` has something to do, so that a call asks with one comparison. ``changed`` is called when other
-    endpoints are ejected than before, with the ids of those that are new and of those that may be called again.
+    endpoints are ejected than before, with the ids of those that are new and of those that may be called again. ``loads``: what
+    endpoints report, None where weights do not go by it.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Balancer:
         self._sequence = sequence
         self._since: dict[str, float] = {}
         self._favourites: dict[str, None] = {}
+        self.loads = Loads() if balance.weights == "load" else None
         self._state = state
         self._built: Built
         self._changed = changed
@@ -112,6 +115,8 @@ class Balancer:
         if self.balance.slow_start is not None:
             known = self._since
             self._since = {id_: known.get(id_, now) for id_ in state.healthy}
+        if self.loads is not None:
+            self.loads.retain(state.endpoints, {endpoint.id for endpoint in state.eligible()})
 
     def _context(self, now: float) -> Context:
         return Context(
@@ -121,6 +126,7 @@ class Balancer:
             sequence=self._sequence,
             ejected=self.ejected,
             since=self._since,
+            load_weights=self.loads.weights(now) if self.loads is not None else {},
             favourites=self._favourites,
             now=now,
         )

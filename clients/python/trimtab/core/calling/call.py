@@ -44,7 +44,7 @@ class _Unsaid:
     borrowed: bool = False  # the attempt was taken from the retry budget
     fallback: str = ""
     age: float = 0.0
-    dispatch: Dispatch | None = None  # of the attempt under way, where hooks are installed
+    dispatch: Dispatch | None = None  # of the attempt under way, where somebody listens
     notes: dict[Any, Any] | None = None  # there, what hooks keep of the call from one moment to the next
 
 

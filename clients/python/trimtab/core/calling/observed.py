@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from trimtab.core.calling.call import Call
 from trimtab.core.calling.pipeline import Pipeline
+from trimtab.core.orca import LoadReport
 from trimtab.core.retrying.conditions import CANCELLED, OK, Outcome
 
 # An answer that began well and came to no good end.
@@ -25,7 +26,8 @@ class Dispatch:
     in place of the caller's own of the same name. ``scheme`` and ``path``, without the query, are those of an HTTP request.
     ``scoped``: the attempt begins and ends in one context, so what a hook makes current holds for what the program does
     inside. ``status``: what the callee said in the end, an HTTP status or the name of a gRPC code; empty as long as it did not.
-    ``notes`` is for hooks, to keep what belongs to the attempt until it has ended.
+    ``notes`` is for hooks, to keep what belongs to the attempt until it has ended. ``asks_load``: the callee is asked for a
+    report of its load, which ``load`` reads when the attempt has ended.
     """
 
     protocol: str = ""
@@ -35,6 +37,8 @@ class Dispatch:
     headers: dict[str, str] = field(default_factory=dict)
     status: str = ""
     notes: dict[Any, Any] = field(default_factory=dict)
+    asks_load: bool = False
+    load: Callable[[], LoadReport | None] | None = None
 
 
 class Listener(Protocol):

@@ -20,6 +20,7 @@ from trimtab.core.calling.events import CircuitChanged, EndpointEjected, Endpoin
 from trimtab.core.calling.fallbacks import Fallbacks
 from trimtab.core.calling.gates import ConcurrencyGate, FaultDelay, KeyedRateGate, RateGate, ThrottleGate
 from trimtab.core.calling.hedged import Hedged
+from trimtab.core.calling.load_listener import LoadListener
 from trimtab.core.calling.mirroring import Mirroring
 from trimtab.core.calling.observed import Listener, ObservedPipeline
 from trimtab.core.calling.parts import Gate, Learner, Retrying, Surroundings
@@ -193,7 +194,7 @@ class Rules:
         limit = said["limit"].value
         documented = frozenset(name for name, section in said.items() if section.origin.document != "built-in")
         hedge: Hedge | None = said["hedge"].value
-        listener = self._caller.listener
+        listener = self._listener(balancer)
         # Where nobody listens there is nothing in it that asks whether somebody does.
         kind = Pipeline if listener is None else ObservedPipeline
         return kind(
@@ -215,6 +216,11 @@ class Rules:
             keyed=balancer.keyed or (limit is not None and limit.per == "key"),
             documented=documented,
         )
+
+    def _listener(self, balancer: Balancer) -> Listener | None:
+        """Who is told of calls; None: nobody."""
+        hooks, loads = self._caller.listener, balancer.loads
+        return hooks if loads is None else LoadListener(loads, self._surroundings.lock, hooks)
 
     def _retrying(self, said: Effective, hedge: Effective) -> Retrying:
         retry = said.value
