@@ -20,6 +20,7 @@ from trimtab.gate import Gate
 from trimtab.load_meter import LoadMeter
 from trimtab.policy.reading import read
 from trimtab.serving import InFlight
+from trimtab.testing import FakeClock
 
 SERVICE = "default/orders"
 
@@ -40,7 +41,8 @@ class ServedMesh:
 
     def __init__(self, policy: str | None = None) -> None:
         self.serving = InFlight()
-        self.load_meter = LoadMeter(lambda: (0.25, 0.5))
+        self.load_clock = FakeClock()
+        self.load_meter = LoadMeter(lambda: (0.25, 0.5), self.load_clock)
         self.orders = Gate(SERVICE, {SERVICE: release(policy) if policy else None}, rng=random.Random(7))
 
     def gate(self, service: str, *, namespace: str | None = None) -> Gate:

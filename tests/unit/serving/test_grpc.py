@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
+from base64 import b64decode
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +15,11 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from h2.connection import H2Connection
+from h2.events import TrailersReceived
 from trimtab.calling import context as calling
+from trimtab.core.orca import LoadReport
+from trimtab.grpc.meaning import load_of
 from trimtab.servers.grpc import AsyncMeshInterceptor, MeshInterceptor
 
 from tests.unit.serving.served import ServedMesh, until
@@ -68,6 +74,17 @@ class Orders:
         context.abort(grpc.StatusCode.NOT_FOUND, "no such order")
         raise AssertionError
 
+    def break_(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        raise RuntimeError("it broke")
+
+    def refuse(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        context.set_code(grpc.StatusCode.UNAVAILABLE)
+        return b""
+
+    def sign(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        context.set_trailing_metadata((("signed", "yes"),))
+        return b""
+
     # Awaited
 
     async def tell_async(self, request: bytes, context: Any) -> bytes:
@@ -102,9 +119,20 @@ class Orders:
         await context.abort(grpc.StatusCode.NOT_FOUND, "no such order")
         raise AssertionError
 
+    async def break_async(self, request: bytes, context: Any) -> bytes:
+        raise RuntimeError("it broke")
+
+    async def refuse_async(self, request: bytes, context: Any) -> bytes:
+        context.set_code(grpc.StatusCode.UNAVAILABLE)
+        return b""
+
+    async def sign_async(self, request: bytes, context: Any) -> bytes:
+        context.set_trailing_metadata((("signed", "yes"),))
+        return b""
+
     def handlers(self, awaited: bool) -> list[grpc.GenericRpcHandler]:
         def pick(name: str) -> Any:
-            return getattr(self, f"{name}_async" if awaited else name)
+            return getattr(self, f"{name.rstrip('_')}_async" if awaited else name)
 
         makers: dict[str, tuple[Callable[..., Any], str]] = {
             "Tell": (grpc.unary_unary_rpc_method_handler, "tell"),
@@ -114,6 +142,9 @@ class Orders:
             "Hold": (grpc.unary_unary_rpc_method_handler, "hold"),
             "Trickle": (grpc.unary_stream_rpc_method_handler, "trickle"),
             "Fail": (grpc.unary_unary_rpc_method_handler, "fail"),
+            "Break": (grpc.unary_unary_rpc_method_handler, "break_"),
+            "Refuse": (grpc.unary_unary_rpc_method_handler, "refuse"),
+            "Sign": (grpc.unary_unary_rpc_method_handler, "sign"),
         }
         methods = {name: make(pick(function)) for name, (make, function) in makers.items()}
         check = {"Check": grpc.unary_unary_rpc_method_handler(pick("tell"))}
@@ -124,9 +155,9 @@ class Orders:
 
 
 @contextmanager
-def blocking_server(orders: Orders, mesh: ServedMesh) -> Iterator[int]:
+def blocking_server(orders: Orders, mesh: ServedMesh, **options: Any) -> Iterator[int]:
     pool = ThreadPoolExecutor(8)
-    server = grpc.server(pool, interceptors=[MeshInterceptor(mesh, "orders")])
+    server = grpc.server(pool, interceptors=[MeshInterceptor(mesh, "orders", **options)])
     server.add_generic_rpc_handlers(orders.handlers(awaited=False))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
@@ -139,14 +170,14 @@ def blocking_server(orders: Orders, mesh: ServedMesh) -> Iterator[int]:
 
 
 @contextmanager
-def asyncio_server(orders: Orders, mesh: ServedMesh, awaited: bool = True) -> Iterator[int]:
+def asyncio_server(orders: Orders, mesh: ServedMesh, awaited: bool = True, **options: Any) -> Iterator[int]:
     ports: futures.Future[int] = futures.Future()
     stop: futures.Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = futures.Future()
 
     async def serve() -> None:
         ended = asyncio.Event()
         pool = ThreadPoolExecutor(8)
-        server = grpc.aio.server(pool, interceptors=[AsyncMeshInterceptor(mesh, "orders")])
+        server = grpc.aio.server(pool, interceptors=[AsyncMeshInterceptor(mesh, "orders", **options)])
         server.add_generic_rpc_handlers(orders.handlers(awaited))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
@@ -170,8 +201,8 @@ def asyncio_server(orders: Orders, mesh: ServedMesh, awaited: bool = True) -> It
 class House:
     """The orders behind gRPC, and a channel to them."""
 
-    def __init__(self, orders: Orders, mesh: ServedMesh, channel: grpc.Channel) -> None:
-        self.orders, self.mesh, self.channel = orders, mesh, channel
+    def __init__(self, orders: Orders, mesh: ServedMesh, channel: grpc.Channel, port: int) -> None:
+        self.orders, self.mesh, self.channel, self.port = orders, mesh, channel, port
 
     def call(self, method: str = TELL, request: bytes = b"", priority: str = "", timeout: float | None = 10.0) -> bytes:
         metadata = [("trimtab-priority", priority)] if priority else []
@@ -206,11 +237,11 @@ def house(request: pytest.FixtureRequest) -> Iterator[House]:
 
 
 @contextmanager
-def house_of(blocking: bool, awaited: bool = True) -> Iterator[House]:
+def house_of(blocking: bool, awaited: bool = True, **options: Any) -> Iterator[House]:
     orders, mesh = Orders(), ServedMesh()
-    server = blocking_server(orders, mesh) if blocking else asyncio_server(orders, mesh, awaited)
+    server = blocking_server(orders, mesh, **options) if blocking else asyncio_server(orders, mesh, awaited, **options)
     with server as port, grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield House(orders, mesh, channel)
+        yield House(orders, mesh, channel, port)
         orders.open.set()
         until(lambda: mesh.at_rest)
 
@@ -376,3 +407,94 @@ def test_handlers_that_block_are_let_into_an_asyncio_server_but_for_streams() ->
         house.orders.open.set()
         assert held.result() == b"held"
         assert house.orders.served == ["first"]
+
+
+# Load reports
+
+
+ASKING = (("endpoint-load-metrics-format", "TEXT"),)
+
+
+def reports_of_each_kind(channel: grpc.Channel, metadata: Any = ASKING) -> list[LoadReport | None]:
+    """What calls of each kind end with."""
+    streams = [
+        channel.unary_stream("/shop.Orders/TellStreaming")(b"", metadata=metadata),
+        channel.stream_stream("/shop.Orders/Echo")(iter([b"a"]), metadata=metadata),
+    ]
+    assert all(list(stream) for stream in streams)
+    calls: list[Any] = [
+        channel.unary_unary(TELL).with_call(b"", metadata=metadata)[1],
+        channel.stream_unary("/shop.Orders/Collect").with_call(iter([b"a"]), metadata=metadata)[1],
+        *streams,
+    ]
+    return [load_of(call.trailing_metadata()) for call in calls]
+
+
+def test_calls_of_every_kind_end_with_a_report_of_the_load_if_they_ask_for_it(house: House) -> None:
+    assert reports_of_each_kind(house.channel, ()) == [None] * 4
+    assert not house.mesh.load_meter.counting
+    assert reports_of_each_kind(house.channel) == [LoadReport(cpu=0.25, memory=0.5)] * 4
+    house.mesh.load_clock.advance(2.0)
+    reports = reports_of_each_kind(house.channel)
+    assert [(report.qps, report.eps) for report in reports if report is not None] == [(2.0, 0.0)] * 4
+
+
+def test_a_call_that_fails_ends_with_a_report_too_and_counts_by_whose_fault_it_was(house: House) -> None:
+    for method in ("Fail", "Break", "Refuse"):
+        with pytest.raises(grpc.RpcError) as caught:
+            house.channel.unary_unary(f"/shop.Orders/{method}")(b"", metadata=ASKING)
+        assert load_of(caught.value.trailing_metadata()) == LoadReport(cpu=0.25, memory=0.5)  # type: ignore[attr-defined]
+    until(lambda: house.mesh.at_rest)
+    house.mesh.load_clock.advance(1.0)
+    # NOT_FOUND is the caller's; an exception and UNAVAILABLE are not.
+    assert reports_of_each_kind(house.channel)[0] == LoadReport(3.0, 2.0, 0.25, 0.5)
+
+
+def test_what_an_application_has_to_tell_at_the_end_stays(house: House) -> None:
+    _, call = house.channel.unary_unary("/shop.Orders/Sign").with_call(b"", metadata=ASKING)
+    assert dict(call.trailing_metadata())["signed"] == "yes"
+    assert load_of(call.trailing_metadata()) == LoadReport(cpu=0.25, memory=0.5)
+
+
+def test_calls_that_are_refused_are_none_that_was_served(house: House) -> None:
+    house.mesh.enact("default: {server: {limit: {rate: 1/m}}}")
+    house.channel.unary_unary(TELL)(b"", metadata=ASKING)
+    with pytest.raises(grpc.RpcError):
+        house.channel.unary_unary(TELL)(b"", metadata=ASKING)
+    house.mesh.enact(None)
+    house.mesh.load_clock.advance(1.0)
+    assert reports_of_each_kind(house.channel)[0] == LoadReport(1.0, 0.0, 0.25, 0.5)
+
+
+@pytest.mark.parametrize("blocking", [True, False], ids=["blocking", "asyncio"])
+def test_a_server_may_report_to_everybody_in_the_form_of_grpc_itself(blocking: bool) -> None:
+    with house_of(blocking, load_reports=True) as house:
+        trailers = trailers_on_the_wire(house.port, TELL)
+        assert trailers["grpc-status"] == "0"
+        told = trailers["endpoint-load-metrics-bin"]
+        assert b64decode(told + "=" * (-len(told) % 4)) == LoadReport(cpu=0.25, memory=0.5).to_bytes()
+        assert "endpoint-load-metrics" not in trailers
+        assert reports_of_each_kind(house.channel) == [LoadReport(cpu=0.25, memory=0.5)] * 4
+
+
+def trailers_on_the_wire(port: int, method: str) -> dict[str, str]:
+    """What an RPC ends with. gRPC's own client in Python keeps some of that to itself."""
+    wire = H2Connection()
+    wire.initiate_connection()
+    asked = {":method": "POST", ":scheme": "http", ":path": method, ":authority": "orders", "te": "trailers"}
+    wire.send_headers(1, [*asked.items(), ("content-type", "application/grpc")])
+    wire.send_data(1, bytes(5), end_stream=True)
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        while True:
+            connection.sendall(wire.data_to_send())
+            received = connection.recv(65_536)
+            assert received, "the server hung up"
+            for event in wire.receive_data(received):
+                if isinstance(event, TrailersReceived):
+                    return {name.decode(): value.decode() for name, value in event.headers}
+
+
+def test_functions_that_block_in_an_asyncio_server_report_their_load() -> None:
+    with house_of(blocking=False, awaited=False) as house:
+        _, call = house.channel.unary_unary(TELL).with_call(b"", metadata=ASKING)
+        assert load_of(call.trailing_metadata()) == LoadReport(cpu=0.25, memory=0.5)

@@ -246,3 +246,59 @@ routes:
     assert [house.get("/hold", tenant="noisy").status_code for _ in range(2)] == [200, 429]
     assert [house.get("/hold", tenant="other").status_code for _ in range(2)] == [200, 200]
     assert [house.get("/tell", tenant="noisy").status_code for _ in range(2)] == [200, 200]
+
+
+# Load reports
+
+
+ASKING = {"endpoint-load-metrics-format": "TEXT"}
+LOAD = "endpoint-load-metrics"
+
+
+def asked(house: House, path: str = "/tell") -> str | None:
+    """What an answer tells of the load, to a caller that wants to know."""
+    told: str | None = house.http.get(house.url + path, headers=ASKING).headers.get(LOAD)
+    return told
+
+
+def test_an_answer_tells_of_the_load_if_it_is_asked_to(house: House) -> None:
+    assert LOAD not in house.get("/tell").headers
+    assert not house.mesh.load_meter.counting
+    assert asked(house) == "TEXT cpu_utilization=0.25,mem_utilization=0.5"
+    house.shop.open.set()
+    assert asked(house, "/stream") == "TEXT cpu_utilization=0.25,mem_utilization=0.5"
+    assert LOAD not in house.get("/tell").headers
+
+
+def test_from_the_first_question_on_every_call_is_counted(house: House) -> None:
+    asked(house)
+    for _ in range(8):
+        house.get("/tell")
+    house.get("/fail")
+    until(lambda: house.mesh.at_rest)
+    house.mesh.load_clock.advance(5.0)
+    assert asked(house) == "TEXT rps_fractional=2,eps=0.2,cpu_utilization=0.25,mem_utilization=0.5"
+
+
+def test_a_call_with_a_deadline_or_a_place_is_counted_as_any_other(house: House) -> None:
+    house.mesh.enact(ONE_PLACE)
+    asked(house)
+    house.get("/tell", timeout_ms="5000")
+    until(lambda: house.mesh.at_rest)
+    house.mesh.load_clock.advance(2.0)
+    assert asked(house) == "TEXT rps_fractional=1,cpu_utilization=0.25,mem_utilization=0.5"
+
+
+def test_calls_that_are_refused_and_health_checks_are_none_that_was_served(house: House) -> None:
+    house.mesh.enact("default: {server: {limit: {rate: 1/m}}}")
+    asked(house)
+    assert asked(house) is None
+    assert asked(house, "/healthz") is None
+    house.mesh.enact(None)
+    house.mesh.load_clock.advance(1.0)
+    assert asked(house) == "TEXT rps_fractional=1,cpu_utilization=0.25,mem_utilization=0.5"
+
+
+def test_a_server_may_report_to_everybody(kind: str) -> None:
+    with house_of(kind, ServedMesh(), load_reports=True) as house:
+        assert house.get("/tell").headers[LOAD] == "TEXT cpu_utilization=0.25,mem_utilization=0.5"

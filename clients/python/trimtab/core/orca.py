@@ -1,32 +1,32 @@
 """What an endpoint reports of its load with an answer, as Envoy and gRPC read and write it.
 
-Source: ``xds.data.orca.v3.OrcaLoadReport`` (cncf/xds); gRFC A51 for gRPC, where the message itself is in the trailing metadata;
-Envoy's ``orca_parser`` for HTTP, where a header says ``TEXT cpu_utilization=0.3,rps_fractional=10``.
+Source: ``xds.data.orca.v3.OrcaLoadReport`` (cncf/xds); Envoy's ``orca_parser`` for its form as text, which is
+``TEXT cpu_utilization=0.3,rps_fractional=10``; gRFC A51 for the message itself in trailing metadata.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from math import isfinite
 from typing import NamedTuple
 
-# The header of an HTTP answer; in gRPC the key in the trailing metadata, whose value is the message.
-LOAD_HEADER = "endpoint-load-metrics"
-LOAD_TRAILER = "endpoint-load-metrics-bin"
-# With this a caller asks for a report. Some inference servers know it as well; nobody has to be asked by it.
+# What a caller asks by (some inference servers know it, too), and what its answer then says: over HTTP a header, in gRPC a key
+# of the trailing metadata.
 FORMAT_HEADER = "endpoint-load-metrics-format"
-TEXT, BINARY = "TEXT", "BIN"  # its values, over HTTP and in gRPC
+TEXT = "TEXT"
+LOAD_HEADER = "endpoint-load-metrics"
+# What gRPC's own clients listen for, without asking. Those of C++ and Python hide it from the programs that use them.
+LOAD_TRAILER = "endpoint-load-metrics-bin"
 
 _TEXT = f"{TEXT} "
 # Fields of a report by their names in text and their numbers in the message, all of type double.
 _NAMES = ("rps_fractional", "eps", "cpu_utilization", "mem_utilization", "application_utilization")
 _NUMBERS = (6, 7, 1, 2, 9)
 _OF_NAME = {name: index for index, name in enumerate(_NAMES)}
-_OF_NUMBER = {number: index for index, number in enumerate(_NUMBERS)}
 
-_DOUBLE = struct.Struct("<d")
-_FIXED64 = 1  # the wire type of a double
+# A field as Protocol Buffers has it: number and type (64 bits) in one byte, and the value.
+_FIELD = struct.Struct("<Bd")
+_FIXED64 = 1
 
 
 class LoadReport(NamedTuple):
@@ -52,7 +52,7 @@ class LoadReport(NamedTuple):
     def to_bytes(self) -> bytes:
         """The value of ``LOAD_TRAILER``."""
         return b"".join(
-            bytes((number << 3 | _FIXED64,)) + _DOUBLE.pack(value)
+            _FIELD.pack(number << 3 | _FIXED64, value)
             for number, value in sorted(zip(_NUMBERS, self, strict=True))
             if value
         )
@@ -75,56 +75,6 @@ class LoadReport(NamedTuple):
                 return None
         return _sound(values)
 
-    @classmethod
-    def from_bytes(cls, told: bytes) -> LoadReport | None:
-        """Read the value of ``LOAD_TRAILER``; None: it cannot be read."""
-        values = [0.0] * len(_NAMES)
-        try:
-            for number, value in _doubles(told):
-                index = _OF_NUMBER.get(number)
-                if index is not None:
-                    values[index] = value
-        except (IndexError, ValueError, struct.error):
-            return None
-        return _sound(values)
-
 
 def _sound(values: list[float]) -> LoadReport | None:
     return LoadReport(*values) if all(isfinite(value) and value >= 0.0 for value in values) else None
-
-
-def _doubles(message: bytes) -> Iterator[tuple[int, float]]:
-    """Fields of type double by their numbers, all others left out. Raises IndexError, ValueError, struct.error.
-
-    Source: the encoding of Protocol Buffers.
-    """
-    place = 0
-    while place < len(message):
-        key, place = _varint(message, place)
-        match key & 7:
-            case 1:
-                yield key >> 3, _DOUBLE.unpack_from(message, place)[0]
-                place += 8
-            case 0:
-                _, place = _varint(message, place)
-            case 2:
-                size, place = _varint(message, place)
-                place += size
-            case 5:
-                place += 4
-            case other:
-                raise ValueError(f"there is no wire type {other}")
-
-
-def _varint(message: bytes, place: int) -> tuple[int, int]:
-    """Return a number and the place behind it."""
-    value = shift = 0
-    while True:
-        byte = message[place]
-        place += 1
-        value |= (byte & 127) << shift
-        shift += 7
-        if byte < 128:
-            return value, place
-        if shift >= 64:
-            raise ValueError("a number has more than ten bytes")

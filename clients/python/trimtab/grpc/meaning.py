@@ -10,7 +10,7 @@ import grpc
 from trimtab.calling.context import MIRRORED_HEADER, PRIORITY_HEADER
 from trimtab.core.calling.call import Call
 from trimtab.core.endpoints import Endpoint
-from trimtab.core.orca import LOAD_TRAILER, LoadReport
+from trimtab.core.orca import LOAD_HEADER, LoadReport
 from trimtab.core.retrying.conditions import CONNECT_FAILURE, Outcome, outcome_of
 from trimtab.core.retrying.schedule import PUSHBACK_KEY, read_pushback
 
@@ -120,8 +120,8 @@ def with_mark(metadata: Entries | None) -> Any:
 
 
 def load_of(trailing: Entries | None) -> LoadReport | None:
-    """What the metadata behind an answer tell of the callee's load (gRFC A51)."""
-    return next((LoadReport.from_bytes(value) for key, value in trailing or () if key == LOAD_TRAILER), None)
+    """What the metadata behind an answer tell of the callee's load."""
+    return next((LoadReport.from_text(value) for key, value in trailing or () if key == LOAD_HEADER), None)
 
 
 def headers(metadata: Entries | None) -> Mapping[str, str]:

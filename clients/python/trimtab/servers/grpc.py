@@ -23,12 +23,11 @@ import grpc.aio
 
 from trimtab.calling import context as outer
 from trimtab.calling.context import MIRRORED_HEADER, PRIORITY_HEADER
-from trimtab.core.orca import FORMAT_HEADER, LOAD_TRAILER
+from trimtab.core.orca import FORMAT_HEADER, LOAD_HEADER, LOAD_TRAILER
 from trimtab.core.retrying.conditions import outcome_of
 from trimtab.core.serving import NO_HEADERS, Arrival
 from trimtab.errors import DeadlineExceeded, Rejected, TrimtabError
 from trimtab.gate import Gate, Visit
-from trimtab.load_meter import LoadMeter
 from trimtab.servers.admission import Reception, priority_of, wait, wait_awaiting
 
 HEALTH_SERVICES = ("grpc.health.v1.Health",)
@@ -77,12 +76,12 @@ class _Method(NamedTuple):
     @property
     def asked(self) -> bool:
         """The caller wants to be told of the load."""
-        return self.load_reports or any(name == FORMAT_HEADER for name, _ in self.details.invocation_metadata or ())
+        return any(name == FORMAT_HEADER for name, _ in self.details.invocation_metadata or ())
 
     @property
     def metered(self) -> bool:
         """Somebody wants to be told of the load, now or before."""
-        return self.reception.meter.counting or self.asked
+        return self.load_reports or self.reception.meter.counting or self.asked
 
     def arrival(self, gate: Gate, context: Any, now: float) -> Arrival:
         """The call as the gate sees it."""
@@ -99,8 +98,8 @@ class MeshInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
     """For ``grpc.server``, all kinds of calls. A stream holds its place until it ends.
 
     ``service`` (with ``namespace``, by default the mesh's own) is what this process serves; ``exempt`` names gRPC services
-    whose calls are let in whatever else is going on. ``load_reports``: every RPC ends with a report of the load (gRFC A51),
-    asked for or not.
+    whose calls are let in whatever else is going on. An RPC whose caller asks for it ends with a
+    report of the load; with ``load_reports`` every one does, in the form of gRFC A51.
     """
 
     def __init__(
@@ -281,26 +280,30 @@ async def _let_in_awaiting(method: _Method, context: Any) -> AsyncIterator[None]
 
 @contextmanager
 def _metered(method: _Method, context: Any) -> Iterator[None]:
-    """Count the call that is served inside, and have it end with a report of the load if its caller asked for that."""
-    meter, asked, failed = method.reception.meter, method.asked, False
+    """Count the call that is served inside, and have it end with a report of the load for whoever wants one."""
+    meter, failed = method.reception.meter, False
+    # Functions that block in an asyncio server are given a context that tells nothing of this: exceptions have to do.
+    ended: Callable[[], Any] = getattr(context, "code", lambda: None)
+    reports: dict[str, str | bytes] = {}
+    if method.asked:
+        reports[LOAD_HEADER] = meter.report().text
+    if method.load_reports:
+        reports[LOAD_TRAILER] = meter.report().message
     try:
-        if asked:
+        if reports:
             # Now, for an asyncio server sends what there is when a call is aborted …
-            context.set_trailing_metadata(_reported(meter))
+            context.set_trailing_metadata(tuple(reports.items()))
         yield
-        failed = _failed(context.code())
-        if asked and not any(key == LOAD_TRAILER for key, _ in context.trailing_metadata() or ()):
-            # … and again where the application has put its own in the place of it.
-            context.set_trailing_metadata((*(context.trailing_metadata() or ()), *_reported(meter)))
+        failed = _failed(ended())
+        if reports and hasattr(context, "trailing_metadata"):
+            # … and again, for the application may have put its own in the place of it.
+            others = (entry for entry in context.trailing_metadata() or () if entry[0] not in reports)
+            context.set_trailing_metadata((*others, *reports.items()))
     except Exception:
-        failed = _failed(context.code() or grpc.StatusCode.UNKNOWN)
+        failed = _failed(ended() or grpc.StatusCode.UNKNOWN)
         raise
     finally:
         meter.served(failed)
-
-
-def _reported(meter: LoadMeter) -> tuple[tuple[str, bytes], ...]:
-    return ((LOAD_TRAILER, meter.report().message),)
 
 
 def _failed(code: Any) -> bool:

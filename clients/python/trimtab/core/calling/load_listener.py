@@ -9,11 +9,8 @@ from trimtab.core.balancing.loads import Loads
 from trimtab.core.calling.call import Call
 from trimtab.core.calling.observed import Dispatch, Listener
 from trimtab.core.calling.parts import Lock
-from trimtab.core.orca import BINARY, FORMAT_HEADER, TEXT
+from trimtab.core.orca import FORMAT_HEADER, TEXT
 from trimtab.core.retrying.conditions import Outcome
-
-# Where the program itself speaks to the endpoint nobody asks: its answer is not seen here.
-_FORMATS = {"http": TEXT, "grpc": BINARY}
 
 
 class LoadListener:
@@ -31,10 +28,11 @@ class LoadListener:
 
     def attempt_started(self, call: Call, dispatch: Dispatch) -> None:
         """Ask, if it is time."""
-        form, endpoint = _FORMATS.get(dispatch.protocol), call.endpoint
-        if form is not None and endpoint is not None and self._loads.asks(endpoint.id, call.sent_at):
+        endpoint = call.endpoint
+        # Where the program itself speaks to the endpoint, without a protocol known here, its answer is not seen.
+        if dispatch.protocol and endpoint is not None and self._loads.asks(endpoint.id, call.sent_at):
             dispatch.asks_load = True
-            dispatch.headers[FORMAT_HEADER] = form
+            dispatch.headers[FORMAT_HEADER] = TEXT
         if self._hooks is not None:
             self._hooks.attempt_started(call, dispatch)
 
