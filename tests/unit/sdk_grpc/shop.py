@@ -62,7 +62,7 @@ class Shop:
     def charge(self, request: StringValue, context: Any) -> StringValue:
         self._enter("Charge", request.value, context)
         context.send_initial_metadata((("hello", self.name),))
-        context.set_trailing_metadata((("served-by", self.name),))
+        context.set_trailing_metadata((("served-by", self.name), *self.trailing))
         return StringValue(value=f"{self.name} {request.value}")
 
     def watch(self, request: StringValue, context: Any) -> Iterator[StringValue]:
