@@ -19,7 +19,6 @@ from trimtab.servers.grpc import MeshInterceptor
 
 from tests.e2e.test_calls_under_policies import applied
 from tests.support.town.plugin import Build
-from tests.support.town.town import Town
 from tests.unit.serving.served import asgi_server
 
 POLICY = "{balance: {algorithm: round_robin, weights: load}}"

@@ -19,6 +19,7 @@ from trimtab.discovery import Callee
 from trimtab.engine import Engine
 from trimtab.gate import Gate
 from trimtab.hooks import Hooks
+from trimtab.load_meter import LoadMeter
 from trimtab.settings import Settings
 from trimtab.stream import Command, Observer, Stream
 from trimtab.testing.clock import FakeClock
@@ -37,6 +38,7 @@ class FakeEngine(Engine):
         self.made: dict[str, list[Call]] = {}
         self.callbacks = _AtOnce()
         self.crew = _OneAfterTheOther()
+        self.load_meter = LoadMeter(lambda: (0.0, 0.0), clock)
         # Also what depends on who calls, as a subset of the endpoints does, is the same every time.
         self.caller = replace(self.caller, client_id="fake")
         self._seed = seed
