@@ -140,6 +140,15 @@ def test_a_callee_that_wants_no_copies_ends_them() -> None:
         assert [attempt.error for attempt in call.attempts] == ["UNAVAILABLE"]
 
 
+def test_a_connection_that_was_never_made_is_not_made_up_for_after_the_deadline() -> None:
+    with hedged(POLICY) as service:
+        _, copies = service.begin(deadline=service.clock.now() + 1)
+        service.clock.advance(2)
+        copies.failed(copies.first, REFUSED, "refused", service.clock.now())
+        assert copies.due is None
+        assert copies.over
+
+
 def test_a_connection_that_was_never_made_is_made_up_for_elsewhere_beyond_the_number_of_copies() -> None:
     with hedged("default: {hedge: {delay: 100ms, attempts: 2}}", every="default: {retry: {throttle: 1}}") as service:
         call, copies = service.begin()

@@ -61,7 +61,7 @@ class RateGate:
 
     def leave(self, call: Call, now: float) -> None:
         """A call that was not sent after all gives its place back."""
-        if not call.sent:
+        if not call.sent and not call.tried:
             self.limiter.refund(call.turn)
 
 
@@ -92,7 +92,7 @@ class KeyedRateGate:
 
     def leave(self, call: Call, now: float) -> None:
         """A call that was not sent after all gives its place back."""
-        if not call.sent:
+        if not call.sent and not call.tried:
             self.limiter.refund(self._key(call), call.turn)
 
 

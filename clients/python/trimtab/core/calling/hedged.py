@@ -120,7 +120,8 @@ class Copies:
             pipeline._end(copy, now)
             self.under_way.discard(copy)
             self._last = copy
-            if not outcome.sent and len(self._sent) < MAX_UNSENT:
+            deadline = self._whole.deadline
+            if not outcome.sent and len(self._sent) < MAX_UNSENT and (deadline is None or now < deadline):
                 self._unsent = True
                 hedging.under_way -= 1
             else:

@@ -372,7 +372,7 @@ class Pipeline:
         """Seconds to wait before another attempt; None: no further one."""
         made = len(call.tried) + 1
         retrying = self._retrying
-        if call.once and outcome.sent:
+        if (call.once and outcome.sent) or (call.deadline is not None and now >= call.deadline):
             return None
         if not retrying.retryable.allows(outcome, call.idempotent):
             return None
@@ -432,6 +432,11 @@ class Pipeline:
         if tally is not None:
             tally.in_flight -= 1
             call.tally = None
+        circuit = call.circuit
+        if circuit is not None:
+            # Never sent, or given up without a word: another one may have its place as a probe.
+            call.circuit = None
+            circuit.release(call.permit)
         if call.borrowed:
             self._forgo(call)
         if call.admitted:
