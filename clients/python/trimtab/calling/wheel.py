@@ -17,10 +17,11 @@ TURN = 0.01
 class Deadline:
     """Cancels the task that entered it when its time has come, and turns that cancellation into TimeoutError.
 
-    ``when``: by the loop's clock. As with ``asyncio.timeout`` a cancellation from elsewhere stays what it is.
+    ``when``: by the loop's clock. As with ``asyncio.timeout`` a cancellation from elsewhere stays what it is, and one that came
+    before, which the task is busy to clean up after, does not matter.
     """
 
-    __slots__ = ("_slot", "_task", "_when")
+    __slots__ = ("_cancelling", "_slot", "_task", "_when")
 
     def __init__(self, when: float) -> None:
         self._when = when
@@ -30,7 +31,8 @@ class Deadline:
         wheel = _latest
         if wheel is None or wheel.loop is not loop:
             wheel = _wheel_of(loop)
-        self._task = current_task(loop)
+        task = self._task = current_task(loop)
+        self._cancelling = task.cancelling() if task is not None else 0
         number = self._when // TURN + 1.0
         slot = wheel.slots.get(number)
         if slot is None or number <= wheel.turned:
@@ -43,8 +45,10 @@ class Deadline:
     ) -> None:
         if self in self._slot:
             del self._slot[self]
-        elif self._task is not None and self._task.uncancel() <= 0 and kind is asyncio.CancelledError:
-            raise TimeoutError from error
+        elif self._task is not None:
+            mine = self._task.uncancel() <= self._cancelling
+            if mine and kind is asyncio.CancelledError:
+                raise TimeoutError from error
 
     def expire(self) -> None:
         """The time has come."""

@@ -103,7 +103,8 @@ class _FakeDeadline(Deadline):
 
     def __enter__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task(self._loop)
+        task = self._task = asyncio.current_task(self._loop)
+        self._cancelling = task.cancelling() if task is not None else 0
         self._slot = self._clock.slot(self._when)
         self._slot[self] = None
 
