@@ -14,8 +14,10 @@ from typing import Any, TypeVar, Unpack, overload
 
 from trimtab.calling.attempts import AttemptBlock, attempts_async
 from trimtab.calling.context import deadline
+from trimtab.calling.drive import Awaiting
 from trimtab.calling.guard import blame
-from trimtab.calling.pick import Pick
+from trimtab.calling.keyed import arguments_of
+from trimtab.calling.pick import Pick, picked
 from trimtab.configs import MISSING, LiveConfig
 from trimtab.core.endpoints import Endpoint, ServiceState
 from trimtab.discovery import Callee, has_endpoint, is_settled
@@ -122,14 +124,15 @@ class AsyncMesh:
 
     # Calling
 
-    async def pick(self, service: str, *, namespace: str | None = None, exclude: Collection[str] = ()) -> Pick:
-        """Choose an endpoint for one call; ``exclude`` names the ids already tried.
-
-        The policy of the service holds for it, but for retries. The first use of a service waits up to ``discovery_timeout``,
-        later ones never. Raises NoEndpoints, Rejected, MeshClosed.
-        """
+    async def pick(
+        self, service: str, *, namespace: str | None = None, exclude: Collection[str] = (), key: object = None
+    ) -> Pick:
+        """Choose an endpoint for one call, as ``Mesh.pick`` does."""
         pipeline = (await self.callee(service, namespace)).pipeline("")
-        return Pick(pipeline, pipeline.begin(pipeline.now(), deadline=deadline.get(), exclude=exclude))
+        call = pipeline.begin(
+            pipeline.now(), deadline=deadline.get(), exclude=exclude, arguments=arguments_of(pipeline, key)
+        )
+        return await picked(pipeline, call, Awaiting())
 
     def known(self, service: str, namespace: str | None = None) -> Callee | None:
         """Return a service as calls see it when nothing has to be waited for, else None."""
@@ -166,10 +169,17 @@ class AsyncMesh:
         namespace: str | None = None,
         idempotent: bool = False,
         ignore: tuple[type[BaseException], ...] = (),
+        key: object = None,
     ) -> AsyncIterator[AttemptBlock]:
         """Yield an attempt at a time: ``async for attempt in …: with attempt as endpoint: …``. As ``Mesh.attempts``."""
         pipeline = (await self.callee(service, namespace)).pipeline(method)
-        call = pipeline.begin(pipeline.now(), method=method, deadline=deadline.get(), idempotent=idempotent)
+        call = pipeline.begin(
+            pipeline.now(),
+            method=method,
+            deadline=deadline.get(),
+            idempotent=idempotent,
+            arguments=arguments_of(pipeline, key),
+        )
         async for attempt in attempts_async(pipeline, call, lambda error: blame(error, ignore)):
             yield attempt
 

@@ -11,8 +11,10 @@ from typing import Any, TypeVar, Unpack, overload
 from trimtab.callbacks import Watch
 from trimtab.calling.attempts import AttemptBlock, attempts
 from trimtab.calling.context import deadline
+from trimtab.calling.drive import Blocking, block
 from trimtab.calling.guard import Guarded, blame
-from trimtab.calling.pick import Pick
+from trimtab.calling.keyed import arguments_of
+from trimtab.calling.pick import Pick, picked
 from trimtab.configs import MISSING, LiveConfig
 from trimtab.core.endpoints import Endpoint, ServiceState
 from trimtab.discovery import Callee, has_endpoint, is_settled
@@ -98,14 +100,21 @@ class Mesh:
 
     # Calling
 
-    def pick(self, service: str, *, namespace: str | None = None, exclude: Collection[str] = ()) -> Pick:
+    def pick(
+        self, service: str, *, namespace: str | None = None, exclude: Collection[str] = (), key: object = None
+    ) -> Pick:
         """Choose an endpoint for one call; ``exclude`` names the ids already tried.
 
-        The policy of the service holds for it, but for retries. The first use of a service waits up to ``discovery_timeout``,
-        later ones never. Raises NoEndpoints, Rejected, MeshClosed.
+        The policy of the service holds for it, but for what asks for more than one attempt (``retry``, ``hedge``) or for an
+        answer (``fallback``, ``mirror``). ``key``: the call's argument, for what the policy has by one. The first use of a
+        service waits up to ``discovery_timeout``; later ones only where the policy says so (``limit.wait``, ``fault.delay``).
+        Raises NoEndpoints, Rejected, DeadlineExceeded, FaultInjected, MeshClosed.
         """
         pipeline = self.callee(service, namespace).pipeline("")
-        return Pick(pipeline, pipeline.begin(pipeline.now(), deadline=deadline.get(), exclude=exclude))
+        call = pipeline.begin(
+            pipeline.now(), deadline=deadline.get(), exclude=exclude, arguments=arguments_of(pipeline, key)
+        )
+        return block(picked(pipeline, call, Blocking()))
 
     def callee(self, service: str, namespace: str | None = None) -> Callee:
         """Return a service as calls see it, after waiting for what there is to know of it. Raises MeshClosed."""
@@ -155,13 +164,21 @@ class Mesh:
         namespace: str | None = None,
         idempotent: bool = False,
         ignore: tuple[type[BaseException], ...] = (),
+        key: object = None,
     ) -> Iterator[AttemptBlock]:
         """Yield an attempt at a time, as the service's policy allows: ``with attempt as endpoint: …``.
 
+        ``key``: the call's argument, for what the policy has by one. Its ``hedge``, ``mirror`` and ``fallback`` have no effect.
         Raises what keeps the call from being sent, and what the last attempt raised.
         """
         pipeline = self.callee(service, namespace).pipeline(method)
-        call = pipeline.begin(pipeline.now(), method=method, deadline=deadline.get(), idempotent=idempotent)
+        call = pipeline.begin(
+            pipeline.now(),
+            method=method,
+            deadline=deadline.get(),
+            idempotent=idempotent,
+            arguments=arguments_of(pipeline, key),
+        )
         return attempts(pipeline, call, lambda error: blame(error, ignore))
 
     def endpoints(self, service: str, *, namespace: str | None = None) -> tuple[Endpoint, ...]:

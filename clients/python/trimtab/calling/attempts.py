@@ -13,12 +13,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from types import TracebackType
 
+from trimtab.calling.context import deadline
 from trimtab.calling.drive import words
+from trimtab.calling.heed import without
 from trimtab.core.calling.call import Call
 from trimtab.core.calling.observed import Dispatch
 from trimtab.core.calling.pipeline import Pipeline
 from trimtab.core.endpoints import Endpoint
 from trimtab.core.retrying.conditions import Outcome
+from trimtab.errors import FaultInjected
 
 Blame = Callable[[BaseException], Outcome]
 
@@ -30,6 +33,7 @@ class AttemptBlock:
         self.call = call
         self.delay: float | None = None
         self.ended = False
+        self._outer: float | None = None
         self._pipeline = pipeline
         self._blame = blame
 
@@ -42,12 +46,15 @@ class AttemptBlock:
         assert self.call.endpoint is not None
         if self._pipeline.observed:
             self._pipeline.sending(self.call, Dispatch(scoped=True))
+        self._outer = deadline.get()
+        deadline.set(self.call.until(self._pipeline.now()))
         return self.call.endpoint
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         self.ended = True
+        deadline.set(self._outer)
         now = self._pipeline.now()
         if error is None:
             self._pipeline.answered(self.call, now, True)
@@ -58,6 +65,13 @@ class AttemptBlock:
             error.__dict__["trimtab"] = self.call
             return False
         return True
+
+    def abort(self, outcome: Outcome) -> None:
+        """Have the attempt fail instead of being made, as the policy asks. Raises FaultInjected for the last one."""
+        error = FaultInjected(outcome.condition)
+        self.__enter__()
+        if not self.__exit__(FaultInjected, error, None):
+            raise error
 
 
 def attempts(pipeline: Pipeline, call: Call, blame: Blame) -> Iterator[AttemptBlock]:
@@ -89,12 +103,17 @@ async def attempts_async(pipeline: Pipeline, call: Call, blame: Blame) -> AsyncI
 def _attempts(pipeline: Pipeline, call: Call, blame: Blame) -> Generator[AttemptBlock | float, None, None]:
     """Attempts, and between them the seconds to wait."""
     try:
+        if not pipeline.plain:
+            without(pipeline, "mesh.attempts", ("hedge", "mirror", "fallback"))
         if call.wait:
             yield call.wait
             call.sent_at = pipeline.now()
         while True:
             block = AttemptBlock(pipeline, call, blame)
-            yield block
+            if call.abort is not None:
+                block.abort(call.abort)
+            else:
+                yield block
             if not block.ended:
                 raise RuntimeError("use each attempt as a context: with attempt as endpoint: …")
             if block.delay is None:

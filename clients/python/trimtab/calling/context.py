@@ -1,6 +1,7 @@
 """What a call inherits from the call that is being served: its deadline, its priority, and whether it is a mirrored one.
 
-Servers set it from what their caller sent; calls that are made meanwhile, also by tasks that are started, never outlive it.
+Servers set it from what their caller sent, and guarded functions and the blocks of ``mesh.attempts`` have what is left for their
+attempt; calls that are made meanwhile, also by tasks that are started, never outlive it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ MIRRORED_HEADER = "trimtab-mirrored"
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Give everything called inside at most ``seconds`` in all."""
+    """Give all calls made inside at most ``seconds`` together, and no more than they have already."""
     until = clock.get().now() + seconds
     held = deadline.get()
     token = deadline.set(until if held is None else min(held, until))
@@ -42,6 +43,10 @@ def within(seconds: float) -> Iterator[None]:
 
 
 def remaining() -> float | None:
-    """Seconds that are left; None: without end."""
+    """Seconds that are left for what is being done here, below 0 when its time is over; None: it has no end.
+
+    In a request that is served, what its caller gave it; in a guarded function, or a block of ``mesh.attempts``, what is left
+    for the attempt; whichever ends first, ``within`` included.
+    """
     until = deadline.get()
     return None if until is None else until - clock.get().now()

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol
 
 from trimtab.calling.context import deadline as inherited
 from trimtab.calling.drive import Awaiting, Blocking, block, call_of, run
+from trimtab.calling.heed import without
 from trimtab.core.calling.call import Call
 from trimtab.core.calling.fallbacks import reason
 from trimtab.core.calling.observed import Dispatch
@@ -128,6 +129,8 @@ class Guarded:
         is_fallback: bool = False,
     ) -> Traced:
         """The whole way of a call, from its beginning or from the ``failure`` of its first attempt."""
+        if pipeline.mirroring is not None:
+            without(pipeline, "guarded functions", ("mirror",))
         work = self._work(self, args, kwargs)
         try:
             if call is None:
@@ -235,8 +238,12 @@ class _Work:
 
 class _BlockingWork(Blocking, _Work):
     async def send(self, call: Call) -> Any:
-        """Nothing can end a blocking function early: the deadline holds between attempts."""
-        return self._invoke(call)
+        """Nothing can end a blocking function early: the deadline holds between attempts, and for what it calls in turn."""
+        token = inherited.set(call.until(call.pipeline.now()))
+        try:
+            return self._invoke(call)
+        finally:
+            inherited.reset(token)
 
     async def find(self, elsewhere: Callable[[str], Service], service: str) -> Service:
         """Another service, waiting here for what there is to know of it."""
@@ -247,11 +254,15 @@ class _AwaitedWork(Awaiting, _Work):
     async def send(self, call: Call) -> Any:
         """Await the function, at most for as long as the attempt may take."""
         clock = call.pipeline.clock
-        timeout = call.timeout(now := clock.now())
-        if timeout is None:
-            return await self._invoke(call)
-        with clock.deadline(now + timeout):
-            return await self._invoke(call)
+        until = call.until(clock.now())
+        token = inherited.set(until)
+        try:
+            if until is None:
+                return await self._invoke(call)
+            with clock.deadline(until):
+                return await self._invoke(call)
+        finally:
+            inherited.reset(token)
 
     async def find(self, elsewhere: Callable[[str], Service], service: str) -> Service:
         """Another service, while others run."""
@@ -262,6 +273,7 @@ def _guard_blocking(guarded: Guarded) -> Callable[..., Any]:
     """A guarded ``def``."""
     function, takes_endpoint, local = guarded.function, guarded.takes_endpoint, not guarded.takes_endpoint
     ready, method, idempotent, deadline = guarded.ready, guarded.method, guarded.idempotent, inherited.get
+    inherit, disinherit = inherited.set, inherited.reset
 
     def traced(*args: Any, **kwargs: Any) -> Traced:
         pipeline = (ready() or guarded.discover()).pipeline(method)
@@ -276,7 +288,13 @@ def _guard_blocking(guarded: Guarded) -> Callable[..., Any]:
         call, now = None, pipeline.now
         try:
             call = pipeline.begin(now(), method, deadline(), idempotent, local)
-            value = function(*args, **kwargs, endpoint=call.endpoint) if takes_endpoint else function(*args, **kwargs)
+            token = inherit(call.deadline if pipeline.attempt_timeout is None else call.until(call.began))
+            try:
+                value = (
+                    function(*args, **kwargs, endpoint=call.endpoint) if takes_endpoint else function(*args, **kwargs)
+                )
+            finally:
+                disinherit(token)
         except BaseException as error:
             failure = error
         else:
@@ -292,6 +310,7 @@ def _guard_awaited(guarded: Guarded) -> Callable[..., Any]:
     """A guarded ``async def``."""
     function, takes_endpoint, local = guarded.function, guarded.takes_endpoint, not guarded.takes_endpoint
     ready, method, idempotent, deadline = guarded.ready, guarded.method, guarded.idempotent, inherited.get
+    inherit, disinherit = inherited.set, inherited.reset
 
     async def traced(*args: Any, **kwargs: Any) -> Traced:
         service = ready()
@@ -308,12 +327,16 @@ def _guard_awaited(guarded: Guarded) -> Callable[..., Any]:
         try:
             call = pipeline.begin(now(), method, deadline(), idempotent, local)
             work = function(*args, **kwargs, endpoint=call.endpoint) if takes_endpoint else function(*args, **kwargs)
-            timeout = call.timeout(call.began)
-            if timeout is None:
-                value = await work
-            else:
-                with pipeline.clock.deadline(call.began + timeout):
+            until = call.until(call.began)
+            token = inherit(until)
+            try:
+                if until is None:
                     value = await work
+                else:
+                    with pipeline.clock.deadline(until):
+                        value = await work
+            finally:
+                disinherit(token)
         except BaseException as error:
             failure = error
         else:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from trimtab.calling.drive import block, run
+from trimtab.calling.heed import without
 from trimtab.calling.mirror import mirror
 from trimtab.discovery import Callee, has_endpoint
 from trimtab.errors import NoEndpoints
@@ -147,6 +148,7 @@ class Awaited(Unattended, _aio.Call):  # type: ignore[misc]
     def _copied(self) -> bool:
         pipeline = self.call.pipeline
         if self.method.kind != "unary_unary":
+            without(pipeline, "gRPC's streams", ("hedge", "mirror"))
             return False
         if pipeline.mirroring is not None and not self._service:
             copies = AwaitedCopies(self)

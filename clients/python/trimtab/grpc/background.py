@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
+from trimtab.calling.heed import without
 from trimtab.discovery import Callee, has_endpoint
 from trimtab.errors import NoEndpoints
 from trimtab.grpc.copies import mirror_blocking
@@ -150,7 +151,11 @@ class Background(Unattended, _grpc.Call, _grpc.Future):  # type: ignore[misc]
 
     def _copied(self) -> bool:
         # A future does not race: it would hold a thread. Whoever waits for an answer on a thread calls without one.
-        if self.call.pipeline.mirroring is not None and not self._service and self.method.kind == "unary_unary":
+        if self.method.kind != "unary_unary":
+            without(self.call.pipeline, "gRPC's streams", ("hedge", "mirror"))
+            return False
+        without(self.call.pipeline, "gRPC's futures", ("hedge",))
+        if self.call.pipeline.mirroring is not None and not self._service:
             mirror_blocking(self, self._channel.callee)
         return False
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import grpc
 
 from trimtab.calling.drive import block, run
+from trimtab.calling.heed import without
 from trimtab.core.calling.call import Call
 from trimtab.core.endpoints import Endpoint, ServiceState
 from trimtab.discovery import Callee, has_endpoint
@@ -285,7 +286,9 @@ class _SingleAnswer(_Stub):
             _begin(out, callee)
             if out.call.pipeline.plain:
                 return _complete(out)
-            if out.call.pipeline.mirroring is not None and not is_fallback and self._method.kind == "unary_unary":
+            if self._method.kind != "unary_unary":
+                without(out.call.pipeline, "gRPC's streams", ("hedge", "mirror"))
+            elif out.call.pipeline.mirroring is not None and not is_fallback:
                 mirror_blocking(out, self._channel.callee)
             if out.races():
                 return _race(out)

@@ -117,6 +117,13 @@ class Call(_Unsaid):
         """Seconds that are left for the whole call; None: without end."""
         return None if self.deadline is None else self.deadline - now
 
+    def until(self, now: float) -> float | None:
+        """When an attempt that begins now is to be over; None: without end."""
+        attempt, deadline = self.pipeline.attempt_timeout, self.deadline
+        if attempt is None or (deadline is not None and deadline - now < attempt):
+            return deadline
+        return now + attempt
+
     def timeout(self, now: float) -> float | None:
         """Seconds that an attempt may take which begins now; None: without end."""
         attempt = self.pipeline.attempt_timeout
