@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections import OrderedDict
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trimtab.core.calling.fallbacks import Fallbacks, Substitute
 from trimtab.core.fallback import LastGood
 from trimtab.core.faults import Faults
 from trimtab.core.retrying.conditions import Outcome
-from trimtab.policy.sections import Abort, Cache, Delay, Fault
+from trimtab.policy.sections import Abort, Cache, Delay, Fallback, Fault
 
 
 class TestLastGood:
@@ -99,3 +101,27 @@ class TestFaults:
     )
     def test_an_injected_failure_counts_as_a_true_one_would(self, status: str, outcome: Outcome) -> None:
         assert Faults(Fault(abort=Abort(status=status)), random.Random(1)).abort() == outcome
+
+
+def test_an_answer_that_another_thread_forgets_meanwhile_harms_nobody() -> None:
+    fallbacks = Fallbacks(Fallback(cache=Cache(entries=2)), threading.RLock())
+    other = threading.Thread(target=fallbacks.keep, args=("newest", "x", 1, 1.0))
+
+    class Key:
+        """Its answer is forgotten between two looks at it: after it was found, and before it is moved to the end."""
+
+        looks = 0
+
+        def __hash__(self) -> int:
+            self.looks += 1
+            if self.looks == 3:
+                other.start()
+                other.join(0.2)
+            return 1
+
+    key = Key()
+    fallbacks.keep(key, "old", 1, 0.0)
+    fallbacks.keep("newer", "x", 1, 0.0)
+    assert fallbacks.instead("failure", key, 1.0) == Substitute("cache", "old", 1.0)
+    other.join(10)
+    assert key.looks >= 3 and not other.is_alive()

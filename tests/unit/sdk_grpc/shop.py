@@ -181,6 +181,10 @@ class BlockingCaller:
         """A call that is not waited for."""
         return stub.Charge.future(StringValue(value=asked), **options)
 
+    async def result(self, call: Any) -> Any:
+        """What came of it."""
+        return await asyncio.to_thread(call.result, 10)
+
 
 class AwaitedCaller:
     """Calls with asyncio."""
@@ -214,6 +218,9 @@ class AwaitedCaller:
 
     def begin(self, stub: OrdersStub, asked: str, **options: Any) -> Any:
         return stub.Charge(StringValue(value=asked), **options)
+
+    async def result(self, call: Any) -> Any:
+        return await call
 
 
 async def _asked(values: list[str]) -> AsyncIterator[StringValue]:

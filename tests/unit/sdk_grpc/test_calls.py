@@ -398,6 +398,17 @@ async def test_the_last_good_answer_to_the_same_request_is_given_again(caller: C
         assert (await failure(caller, stub, "43")).code() is UNAVAILABLE
 
 
+async def test_the_last_good_answer_of_one_user_is_no_other_users(caller: Caller, shop: Shop) -> None:
+    mesh = caller.mesh(endpoint_at(shop.port), policy="default: {retry: off, fallback: {cache: 1h}}")
+    async with caller.stub(mesh) as stub:
+        await caller.charge(stub, "42", metadata=(("authorization", "Bearer ann"),))
+        shop.failing = 2
+        error = await failure(caller, stub, "42", metadata=(("authorization", "Bearer bob"),))
+        assert error.code() is UNAVAILABLE
+        _, call = await caller.charge(stub, "42", metadata=(("authorization", "Bearer ann"), ("traceparent", "00-1")))
+        assert call.trimtab.fallback == "cache"
+
+
 async def test_another_service_is_asked_once(caller: Caller, shop: Shop) -> None:
     mesh = caller.mesh(endpoint_at(shop.port), policy="default: {retry: off, fallback: {service: spare}}")
     shop.failing = 1
@@ -408,6 +419,31 @@ async def test_another_service_is_asked_once(caller: Caller, shop: Shop) -> None
         shop.failing = 2
         assert (await failure(caller, stub, "42")).code() is UNAVAILABLE
     assert mesh.in_flight == 0
+
+
+@pytest.mark.parametrize("in_background", [False, True])
+async def test_another_service_has_a_time_of_its_own(caller: Caller, shop: Shop, in_background: bool) -> None:
+    policy = "default: {timeout: 400ms, retry: off, fallback: {service: spare, on: timeout}}"
+    async with caller.stub(caller.mesh(endpoint_at(shop.port), policy=policy)) as stub:
+        # Whoever hangs goes on as soon as its first caller has left.
+        if in_background:
+            call = caller.begin(stub, "hang", timeout=20)
+            value = (await caller.result(call)).value
+        else:
+            value, call = await caller.charge(stub, "hang", timeout=20)
+    assert (value, call.trimtab.fallback) == ("a hang", "spare")
+
+
+async def test_another_service_is_told_how_important_the_call_is(caller: Caller, shop: Shop) -> None:
+    policy = "default: {retry: off, fallback: {service: spare}}"
+    shop.failing = 1
+    token = priority.set("low")
+    try:
+        async with caller.stub(caller.mesh(endpoint_at(shop.port), policy=policy)) as stub:
+            await caller.result(caller.begin(stub, "42"))
+    finally:
+        priority.reset(token)
+    assert [seen.metadata["trimtab-priority"] for seen in shop.seen] == ["low", "low"]
 
 
 # Its end

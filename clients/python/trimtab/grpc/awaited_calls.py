@@ -308,7 +308,7 @@ class _SingleAnswer(Awaited):
                 self._hear_end(inner, error)
                 continue
             if self.call.pipeline.fallbacks is not None:
-                self.method.keep(self.call, self.request, answer)
+                self.method.keep(self, answer)
             return answer
 
 

@@ -112,7 +112,7 @@ class Background(Unattended, _grpc.Call, _grpc.Future):  # type: ignore[misc]
         if good:
             self.release()
             if not self.streams:
-                self.method.keep(self.call, self.request, inner.result())
+                self.method.keep(self, inner.result())
             self._succeeded()
         else:
             # Not here: the rest of what there is to know may still have to be told on this very thread.

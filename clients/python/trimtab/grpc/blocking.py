@@ -261,7 +261,7 @@ class _SingleAnswer(_Stub):
         if isinstance(answer, Substituted):
             return answer.answer
         if out.call.pipeline.fallbacks is not None:
-            self._method.keep(out.call, out.request, answer)
+            self._method.keep(out, answer)
         return answer
 
     def with_call(self, *arguments: Any, **options: Any) -> tuple[Any, Any]:
@@ -273,7 +273,7 @@ class _SingleAnswer(_Stub):
         message, told = answer
         told.__dict__["trimtab"] = out.call
         if out.call.pipeline.fallbacks is not None:
-            self._method.keep(out.call, out.request, message)
+            self._method.keep(out, message)
         return message, told
 
     def future(self, *arguments: Any, **options: Any) -> FutureCall:
@@ -296,7 +296,7 @@ class _SingleAnswer(_Stub):
             return _complete_hearing(out) if asking else _complete(out)
         except (TrimtabError, grpc.RpcError) as error:
             call: Call = error.__dict__["trimtab"]
-            found = None if is_fallback else self._method.instead(call, out.request, error)
+            found = None if is_fallback else self._method.instead(out, call, error)
             if found is None:
                 told = refusal(error, CallFailed)
                 if told is error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Container, Hashable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
 from google.protobuf.json_format import ParseDict, ParseError
@@ -17,8 +17,13 @@ from trimtab.core.calling.pipeline import Pipeline
 from trimtab.discovery import Callee
 from trimtab.grpc.meaning import DEADLINE, Entries, headers, marked
 
+if TYPE_CHECKING:
+    from trimtab.grpc.outgoing import Outgoing
+
 logger = logging.getLogger("trimtab")
 
+# Metadata that say for whom a call is made: what was one user's answer must never be another's.
+_USERS = frozenset({"authorization", "cookie"})
 _LIMIT = 1024  # of a service are few; whoever makes them up must not fill the memory
 Deserializer = Callable[[bytes], Any] | None
 
@@ -89,8 +94,9 @@ class Method:
 
     # Fallbacks, for methods with a single answer
 
-    def keep(self, call: Call, request: Any, answer: Any) -> None:
+    def keep(self, out: Outgoing, answer: Any) -> None:
         """A good answer, to be given again when there is no new one. Only where the policy keeps some."""
+        call = out.call
         fallbacks = call.pipeline.fallbacks
         if fallbacks is None or not fallbacks.keeps or call.fallback or self.kind != "unary_unary":
             return
@@ -98,10 +104,10 @@ class Method:
         kept = answer.SerializeToString() if isinstance(answer, Message) else answer
         size = len(kept) if isinstance(kept, bytes) else 0
         if size <= fallbacks.largest:
-            fallbacks.keep(self._identity(request), kept, size, call.pipeline.now())
+            fallbacks.keep(self._identity(out), kept, size, call.pipeline.now())
 
-    def instead(self, call: Call, request: Any, error: Exception) -> Instead | None:
-        """What the policy has to offer to the caller of a call that failed with ``error``; None: nothing."""
+    def instead(self, out: Outgoing, call: Call, error: Exception) -> Instead | None:
+        """What the policy has to offer to the caller of ``out``, whose ``call`` failed with ``error``; None: nothing."""
         fallbacks = call.pipeline.fallbacks
         if fallbacks is None or self.kind not in ("unary_unary", "stream_unary"):
             return None
@@ -111,7 +117,7 @@ class Method:
         why = "timeout" if late else reason(error)
         # A stream of requests was read already.
         elsewhere = self.kind == "unary_unary"
-        found = fallbacks.instead(why, self._identity(request), call.pipeline.now(), elsewhere=elsewhere)
+        found = fallbacks.instead(why, self._identity(out), call.pipeline.now(), elsewhere=elsewhere)
         if found is None:
             return None
         if found.source == "service":
@@ -124,11 +130,13 @@ class Method:
         call.pipeline.substituted(call, found.source, found.age)
         return Instead(value=value)
 
-    def _identity(self, request: Any) -> tuple[str, Any]:
-        """What makes two calls ask for the same."""
+    def _identity(self, out: Outgoing) -> Hashable:
+        """What makes two calls ask for the same, for the same user."""
         if self.kind != "unary_unary":
-            return self.path, None
-        return self.path, self.serialize(request) if self.serialize is not None else request
+            return self.path
+        request = self.serialize(out.request) if self.serialize is not None else out.request
+        users = tuple(entry for entry in out.metadata or () if entry[0].lower() in _USERS)
+        return self.path, request, users, out.credentials
 
     def _answer(self, found: Substitute) -> Any:
         """The message that a fallback stands for. Raises ParseError, TypeError or ValueError when it stands for none."""

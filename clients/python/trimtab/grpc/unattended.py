@@ -164,7 +164,7 @@ class Unattended(Outgoing):
         call: Call | None = error.__dict__.get("trimtab")
         if call is not None:
             self.call = call
-        found = self.method.instead(call, self.request, error) if call is not None and not self._service else None
+        found = self.method.instead(self, call, error) if call is not None and not self._service else None
         if found is None:
             self._finish(refusal(error, self.failed))
         elif found.service:
@@ -182,17 +182,21 @@ class Unattended(Outgoing):
         self.call.pipeline.answered(self.call, self.call.pipeline.now())
 
     def copy(self) -> Self:
-        """The same call, not begun."""
-        return type(self)(
+        """The same call, not begun, with what its caller left it of its time: what the policy gave it was for this one."""
+        now = self.call.pipeline.now()
+        other = type(self)(
             self.subchannels,
             self.method,
             self.request,
-            self.time_remaining(),
+            None if self.deadline is None else max(0.0, self.deadline - now),
             self.metadata,
             self.credentials,
             self.wait_for_ready,
             self.compression,
         )
+        # It is made where nothing is known of the call being served.
+        other.priority, other.mirrored = self.priority, self.mirrored
+        return other
 
     def _answered_by(self, other: Unattended) -> None:
         if other._error is None:

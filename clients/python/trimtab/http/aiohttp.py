@@ -218,7 +218,7 @@ class AiohttpExchange(Awaiting, Exchange):
         if not isinstance(answer, MeshResponse):
             return
         fallbacks = call.pipeline.fallbacks
-        if fallbacks is not None and fallbacks.keeps and call.outcome is None and self.method in ("GET", "HEAD"):
+        if fallbacks is not None and self.keeps(call, _joined(answer.headers)):
             held = fallbacks
             # The body is kept as it is read: decoded.
             headers = [(n, v) for n, v in answer.raw_headers if n.decode("latin-1").lower() not in _ENCODING]
@@ -227,7 +227,10 @@ class AiohttpExchange(Awaiting, Exchange):
                 if len(body) <= held.largest:
                     held.keep(self.identity, Answer(answer.status, headers, body), len(body), call.pipeline.now())
 
-            answer.keep = keep
+            if isinstance(answer, LocalResponse):
+                keep(answer.body)  # nobody has to read it first
+            else:
+                answer.keep = keep
         location = answer.headers.get("Location")
         if location is not None and (stays := mesh_location(location, self.url)).startswith(f"{SCHEME}:"):
             answer.moved(str(URL(stays).with_scheme("http").with_fragment(_MARK)))
@@ -291,7 +294,7 @@ class LocalResponse(MeshResponse):
         self._raw_headers = tuple(headers)
         named = CIMultiDict((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
         self._headers = CIMultiDictProxy(named)
-        self._body = body
+        self._body = self.body = body
         self.content = aiohttp.StreamReader(_Quiet(), 2**16, loop=self._loop)  # type: ignore[arg-type]
         self.content.feed_data(body)
         self.content.feed_eof()
@@ -335,6 +338,11 @@ def session(
     )
     made._retry_connection = False
     return made
+
+
+def _joined(headers: CIMultiDictProxy[str]) -> dict[str, str]:
+    """Headers by their names in lower case, those that came several times as one."""
+    return {name.lower(): ", ".join(headers.getall(name)) for name in headers}
 
 
 def _ended(answer: ClientResponse, reading: Reading) -> None:

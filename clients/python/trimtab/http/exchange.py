@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from contextvars import Context
 from functools import partial
 from typing import Any, NamedTuple, Self
@@ -21,6 +21,7 @@ from trimtab.core.crew import Crew
 from trimtab.core.orca import LOAD_HEADER, LoadReport
 from trimtab.core.retrying.conditions import IDEMPOTENT_METHODS, Outcome, idempotent
 from trimtab.errors import DeadlineExceeded, MeshClosed, NoEndpoints, Rejected, RetriesExhausted
+from trimtab.http.keeping import identity, worth_keeping
 from trimtab.http.meaning import TIMEOUT, adopt, exhausted, name_endpoint, too_late
 from trimtab.http.target import Target, endpoint_scheme
 
@@ -115,9 +116,16 @@ class Exchange(ABC):
         """Whether an exception is the library's way to say that a request failed on the wire."""
 
     @property
-    def identity(self) -> tuple[str, str]:
+    def identity(self) -> Hashable:
         """What makes two requests ask for the same."""
-        return self.method, self.url
+        return identity(self.method, self.url, self.facts()[1])
+
+    def keeps(self, call: Call, headers: Mapping[str, str]) -> bool:
+        """Whether an answer with these ``headers`` is to be kept for a fallback."""
+        fallbacks = call.pipeline.fallbacks
+        return (
+            fallbacks is not None and fallbacks.keeps and call.outcome is None and worth_keeping(self.method, headers)
+        )
 
     def begin(self, pipeline: Pipeline) -> Call:
         """Let the call in. Raises what refuses it."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from types import ModuleType
@@ -27,6 +27,7 @@ from trimtab.core.retrying.conditions import Outcome
 from trimtab.errors import DeadlineExceeded, MeshClosed, NoEndpoints, TrimtabError
 from trimtab.http.body import AsyncBody, Body, Reading
 from trimtab.http.exchange import Answer, Exchange, through
+from trimtab.http.keeping import identity
 from trimtab.http.meaning import CALLERS, REFUSED, RESET, TIMEOUT, adopt, judge, onward, too_late
 from trimtab.http.pools import Pools
 from trimtab.http.target import Target, endpoint_scheme, mesh_location, parse_target
@@ -156,9 +157,9 @@ class HttpxExchange(Exchange):
         self.url = ""
 
     @property
-    def identity(self) -> tuple[str, str]:
+    def identity(self) -> Hashable:
         """What makes two requests ask for the same."""
-        return self.method, str(self.request.url)
+        return identity(self.method, str(self.request.url), self.request.headers)
 
     def facts(self) -> tuple[str, Any]:
         """Path without query, and headers."""
@@ -222,7 +223,7 @@ class HttpxExchange(Exchange):
     def answered(self, answer: Any, call: Call) -> None:
         """Have the response end the call, and carry its trace."""
         request, fallbacks, keep, largest = self.request, call.pipeline.fallbacks, None, 0
-        if fallbacks is not None and fallbacks.keeps and call.outcome is None and self.method in ("GET", "HEAD"):
+        if fallbacks is not None and self.keeps(call, answer.headers):
             held, largest = fallbacks, fallbacks.largest
 
             def keep(body: bytes) -> None:
@@ -289,7 +290,7 @@ class HttpxExchange(Exchange):
             return module.Response(int(outcome.condition), headers=headers, stream=module.ByteStream(told.encode()))
         if not outcome.sent:
             raise module.ConnectError(told, request=self.request)
-        kind = module.ReadTimeout if outcome.condition == "timeout" else module.ReadError
+        kind = module.ReadTimeout if outcome.condition == "DEADLINE_EXCEEDED" else module.ReadError
         raise kind(told, request=self.request)
 
 

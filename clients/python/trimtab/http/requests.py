@@ -155,7 +155,7 @@ class RequestsExchange(Blocking, Exchange):
         """Have the response end the call, and carry its trace."""
         fallbacks = call.pipeline.fallbacks
         keep: Callable[[bytes], None] | None = None
-        if fallbacks is not None and fallbacks.keeps and call.outcome is None and self.method in ("GET", "HEAD"):
+        if fallbacks is not None and self.keeps(call, answer.headers):
             held = fallbacks
             # The body is kept as it is read: decoded.
             kept_headers = [
@@ -198,7 +198,7 @@ class RequestsExchange(Blocking, Exchange):
             return self._built(int(outcome.condition), told.encode(), {"content-type": "text/plain"})
         if not outcome.sent:
             raise requests.ConnectTimeout(told, request=self._request)
-        kind = requests.ReadTimeout if outcome.condition == "timeout" else requests.ConnectionError
+        kind = requests.ReadTimeout if outcome.condition == "DEADLINE_EXCEEDED" else requests.ConnectionError
         raise kind(told, request=self._request)
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Hashable
 from typing import Any, Literal, NamedTuple
 
+from trimtab.core.calling.parts import Lock
 from trimtab.core.fallback import LastGood
 from trimtab.errors import DeadlineExceeded, NoEndpoints, Rejected
 from trimtab.policy.sections import Fallback
@@ -22,10 +23,14 @@ class Substitute(NamedTuple):
 
 
 class Fallbacks:
-    """The fallback section of a policy, with the answers that it keeps. Freshest first: cache, other service, fixed value."""
+    """The fallback section of a policy, with the answers that it keeps. Freshest first: cache, other service, fixed value.
 
-    def __init__(self, settings: Fallback) -> None:
+    ``lock``: its service's.
+    """
+
+    def __init__(self, settings: Fallback, lock: Lock) -> None:
         self._settings = settings
+        self._lock = lock
         cache = settings.cache
         self._last_good: LastGood[Any] | None = LastGood(cache) if cache is not None else None
         self.status = settings.status
@@ -43,16 +48,19 @@ class Fallbacks:
     def keep(self, key: Hashable, value: Any, size: int, now: float) -> None:
         """A good answer to the request that ``key`` stands for."""
         if self._last_good is not None:
-            self._last_good.keep(key, value, size, now)
+            with self._lock:
+                self._last_good.keep(key, value, size, now)
 
     def instead(self, reason: Reason, key: Hashable, now: float, *, elsewhere: bool = True) -> Substitute | None:
         """What there is instead of an answer; None: nothing, for this reason. ``elsewhere``: another service can be asked."""
         settings = self._settings
         if reason not in settings.on:
             return None
-        if self._last_good is not None and (found := self._last_good.find(key, now)) is not None:
-            value, age = found
-            return Substitute("cache", value, age)
+        if self._last_good is not None:
+            with self._lock:
+                found = self._last_good.find(key, now)
+            if found is not None:
+                return Substitute("cache", *found)
         if settings.service is not None and elsewhere:
             return Substitute("service", settings.service)
         if settings.value is not None:

@@ -272,7 +272,7 @@ class Rules:
             case "breaker":
                 return Circuits(settings, rng, partial(_changed, self._surroundings, self._caller))
             case "fallback":
-                return Fallbacks(settings)
+                return Fallbacks(settings, self._surroundings.lock)
             case "retry":
                 return build_budget(settings)
             case "hedge":
