@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from inspect import signature
 from typing import Any, NamedTuple
 
 import grpc
@@ -20,6 +21,12 @@ SERVICE = "shop.Orders"
 RETRIED = "default: {retry: {attempts: 3, on: [UNAVAILABLE], backoff: 1ms..1ms}}"
 
 
+# What the newest protoc says of methods, where gRPC itself knows of it.
+REGISTERED = (
+    {"_registered_method": True} if "_registered_method" in signature(grpc.Channel.unary_unary).parameters else {}
+)
+
+
 class OrdersStub:
     """What the newest protoc makes."""
 
@@ -29,7 +36,7 @@ class OrdersStub:
                 f"/{SERVICE}/{name}",
                 request_serializer=StringValue.SerializeToString,
                 response_deserializer=StringValue.FromString,
-                _registered_method=True,
+                **REGISTERED,
             )
 
         self.Charge = made("unary_unary", "Charge")

@@ -10,6 +10,7 @@ import threading
 import pytest
 from trimtab.core.endpoints import Endpoint
 from trimtab.grpc.alarms import Alarms
+from trimtab.grpc.method import Method
 from trimtab.grpc.subchannels import IDLE, SubChannels
 
 from tests.unit.sdk_http.known_mesh import KnownMesh, endpoint_at
@@ -74,6 +75,24 @@ def test_a_channel_in_use_stays_although_its_endpoint_is_gone() -> None:
     assert channels.closed == []
 
 
+def test_a_newer_stub_works_with_a_release_of_grpc_that_knows_nothing_of_registered_methods() -> None:
+    class Older:
+        def unary_unary(
+            self, method: str, request_serializer: object = None, response_deserializer: object = None
+        ) -> str:
+            return f"older {method}"
+
+    class Newer:
+        def unary_unary(
+            self, method: str, serializer: object = None, deserializer: object = None, _registered_method: bool = False
+        ) -> str:
+            return f"newer {method} {_registered_method}"
+
+    method = Method("unary_unary", "/shop.Orders/Charge", None, None, True, ())
+    assert method.on(Older()) == "older /shop.Orders/Charge"
+    assert method.on(Newer()) == "newer /shop.Orders/Charge True"
+
+
 def test_no_channel_is_made_after_the_end() -> None:
     channels, callee = Channels(), KnownMesh(A).service
     channels.all.acquire(A, callee, 0.0)
@@ -121,7 +140,7 @@ def test_a_channel_made_before_a_fork_works_after_it_in_the_parent_and_in_the_ch
     with serving("a") as shop:
         done = subprocess.run(
             [sys.executable, "-c", FORKING, str(shop.port)],
-            timeout=60, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": os.getcwd()},
+            timeout=60, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert len(shop.seen) == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Container, Hashable
+from inspect import signature
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
@@ -72,9 +73,12 @@ class Method:
 
     def on(self, channel: Any) -> Any:
         """The method as a stub of a channel to one endpoint."""
-        # Older releases of gRPC know nothing of registered methods, and neither do the stubs made for them.
-        options = {"_registered_method": True} if self.registered else {}
-        return getattr(channel, self.kind)(self.path, self.serialize, self.deserialize, **options)
+        make = getattr(channel, self.kind)
+        options = {}
+        # Older releases of gRPC know nothing of registered methods. Newer stubs may still be used with them.
+        if self.registered and "_registered_method" in signature(make).parameters:
+            options["_registered_method"] = True
+        return make(self.path, self.serialize, self.deserialize, **options)
 
     def pipeline(self, callee: Callee, metadata: Entries | None) -> Pipeline:
         """What a call goes through."""
