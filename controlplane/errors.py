@@ -30,7 +30,6 @@ class Code(Enum):
     STREAM_PROTOCOL = ("stream.protocol", "INVALID_ARGUMENT", 400, False)
     STREAM_STUCK = ("stream.stuck", "DEADLINE_EXCEEDED", 504, True)
     NOT_READY = ("server.not_ready", "UNAVAILABLE", 503, True)
-    SHUTTING_DOWN = ("server.shutting_down", "UNAVAILABLE", 503, True)
     STORE_UNAVAILABLE = ("store.unavailable", "UNAVAILABLE", 503, True)
     STORE_TIMEOUT = ("store.timeout", "DEADLINE_EXCEEDED", 504, True)
     STORE_REFUSED = ("store.refused", "FAILED_PRECONDITION", 503, False)

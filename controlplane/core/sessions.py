@@ -143,10 +143,6 @@ class Sessions:
             found.append(session)
         return found
 
-    def next_deadline(self) -> float | None:
-        """When ``due`` may next have something; None: never as things stand."""
-        return self._deadlines[0][0] if self._deadlines else None
-
     def doubted(self) -> list[Session]:
         """Every session that is broken or silent now."""
         return [session for session in self._by_lease.values() if session.doubted]

@@ -136,15 +136,6 @@ def test_an_adopted_session_is_due_at_once_and_named_by_its_owner() -> None:
     assert sessions.adopted() == []
 
 
-def test_the_next_deadline_is_the_earliest() -> None:
-    sessions = fresh()
-    assert sessions.next_deadline() is None
-    attached(sessions, 1, 0.0)
-    second = attached(sessions, 2, 1.0)
-    sessions.broke(second, 2.0)
-    assert sessions.next_deadline() == 2.0 + GRACE
-
-
 class SessionsMachine(RuleBasedStateMachine):
     """Any history of beats, breaks, endings and time, against a model that knows when each session must be due."""
 
@@ -237,13 +228,6 @@ class SessionsMachine(RuleBasedStateMachine):
     def every_session_is_renewed_but_those_ending(self) -> None:
         assert set(self.sessions.renewable()) == set(self.model)
         assert len(self.sessions) == len(self.model)
-
-    @invariant()
-    def a_deadline_is_armed_for_everything_that_must_be_due(self) -> None:
-        if self.must_be_due:
-            deadline = self.sessions.next_deadline()
-            assert deadline is not None
-            assert deadline <= min(self.must_be_due.values()) + 1e-9
 
     def _any(self, data: st.DataObject) -> int:
         return data.draw(st.sampled_from(sorted(self.model)))

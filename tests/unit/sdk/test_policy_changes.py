@@ -80,6 +80,35 @@ def test_a_changed_bulkhead_counts_the_calls_that_are_under_way(orders: Callee) 
     begin(orders)
 
 
+def test_an_adaptive_limit_goes_on_from_where_it_stands(orders: Callee) -> None:
+    enact(orders, "concurrency: {adaptive: {algorithm: aimd, initial: 1, low: 1, high: 100}}")
+    for _ in range(200):
+        call = begin(orders)
+        orders.pipeline("GET").answered(call, orders.pipeline("GET").now(), over=True)
+        orders._clock.sleep(0.2)
+    (bulkhead,) = orders.rules.bulkheads.values()
+    found = bulkhead.limit
+    assert found > 1
+    begin(orders)
+    enact(orders, "concurrency: {adaptive: {algorithm: aimd, initial: 1, low: 1, high: 50}}", 9)
+    (bulkhead,) = orders.rules.bulkheads.values()
+    assert (bulkhead.limit, bulkhead.in_flight) == (found, 1)
+    enact(orders, "concurrency: {adaptive: {algorithm: vegas, initial: 9, low: 9, high: 50}}", 10)
+    (bulkhead,) = orders.rules.bulkheads.values()
+    assert (bulkhead.limit, bulkhead.in_flight) == (9, 1)
+    enact(orders, "concurrency: 1", 11)
+    with pytest.raises(Overloaded):
+        begin(orders)
+
+
+def test_an_adaptive_limit_that_takes_the_place_of_a_fixed_one_begins_as_it_says(orders: Callee) -> None:
+    enact(orders, "concurrency: 1000")
+    begin(orders)
+    enact(orders, "concurrency: {adaptive: {initial: 20}}", 9)
+    (bulkhead,) = orders.rules.bulkheads.values()
+    assert (bulkhead.limit, bulkhead.in_flight) == (20, 1)
+
+
 def test_limits_move_when_a_policy_takes_effect_and_not_before(orders: Callee) -> None:
     adopt = prepare(orders, "limit: {rate: 1/s, burst: 9}\nconcurrency: 9", 8)
     begin(orders)

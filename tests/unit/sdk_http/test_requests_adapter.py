@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import requests
 from trimtab.errors import NoEndpoints
 from trimtab.http.requests import adapter
+from urllib3 import Timeout
 
 from tests.unit.sdk_http.known_mesh import KnownMesh, endpoint_at, origin, refusing_endpoint
 
@@ -49,6 +51,12 @@ def test_a_refused_connection_moves_on_to_another_endpoint(port: int) -> None:
         answer = session.post("mesh://orders/", data=iter([b"one ", b"two"]))
     assert answer.json()["body"] == "one two"
     assert mesh.outcomes == [("dead", False), ("dead too", False), ("alive", True)]
+
+
+@pytest.mark.parametrize("timeout", [Timeout(connect=1.0, read=2.0), Timeout(total=3.0), Timeout(), (1.0, None), 2.0])
+def test_every_form_of_a_timeout_that_requests_knows_is_understood(port: int, timeout: Any) -> None:
+    with session_on(KnownMesh(endpoint_at(port))) as session:
+        assert session.get("mesh://orders/v1", timeout=timeout).ok
 
 
 def test_three_refused_connections_end_the_call_and_name_the_endpoints() -> None:

@@ -226,6 +226,16 @@ def test_a_changed_rate_gives_no_burst_of_its_own(per: str) -> None:
     assert arrive(orders, 0.5).until is None
 
 
+def test_a_limit_that_was_found_goes_on_from_where_it_stands() -> None:
+    orders = gate("default: {server: {adaptive: {algorithm: aimd, initial: 1, low: 1}}}")
+    for step in range(200):
+        arrive(orders, step * 0.2).leave(step * 0.2 + 0.1)
+    ((_, found),) = orders.read().places.values()
+    assert found > 1
+    enact(orders, "default: {server: {adaptive: {algorithm: aimd, initial: 1, low: 1, high: 100}}}", 50.0)
+    assert list(orders.read().places.values()) == [(0, found)]
+
+
 def test_leaving_twice_is_leaving_once() -> None:
     orders = gate(ONE_PLACE)
     first, second, third = (arrive(orders, 0.0) for _ in range(3))

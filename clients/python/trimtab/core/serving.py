@@ -59,7 +59,8 @@ class Entrance:
                 self._limit(settings.limit)
         bulkhead = None
         if (settings.concurrency, settings.adaptive) != (before.concurrency, before.adaptive):
-            bulkhead = build_bulkhead(settings.concurrency, settings.adaptive, rng)
+            held = self.admission.bulkhead if self.admission is not None else None
+            bulkhead = build_bulkhead(settings.concurrency, settings.adaptive, rng, held)
             if bulkhead is None:
                 self._open()
                 return

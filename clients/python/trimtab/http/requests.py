@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3 import HTTPResponse
+from urllib3 import HTTPResponse, Timeout
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, MaxRetryError, NewConnectionError
 
 from trimtab.calling.drive import Blocking, block
@@ -89,7 +89,7 @@ class RequestsExchange(Blocking, Exchange):
         self.url = request.url or ""
         self._adapter = adapter
         self._request = request
-        self._timeout = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+        self._timeout = _limits(timeout)
         self._options = options
 
     def facts(self) -> tuple[str, Any]:
@@ -205,6 +205,21 @@ class RequestsExchange(Blocking, Exchange):
 def adapter(mesh: Calls, *, scheme: str | None = None, **options: Any) -> MeshAdapter:
     """An adapter for ``session.mount("mesh://", …)``; ``scheme`` as for the httpx client."""
     return MeshAdapter(mesh, scheme=scheme, **options)
+
+
+def _limits(timeout: Any) -> tuple[float | None, float | None]:
+    """What requests takes as a timeout, in seconds to connect and for each read."""
+    if isinstance(timeout, Timeout):
+        clock = timeout.clone()
+        clock.start_connect()  # without which it tells nobody what a total leaves to reads
+        return _seconds(clock.connect_timeout), _seconds(clock.read_timeout)
+    connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+    return connect, read
+
+
+def _seconds(told: Any) -> float | None:
+    # urllib3 has a word of its own for what nobody said.
+    return float(told) if isinstance(told, (int, float)) else None
 
 
 def _never_sent(error: BaseException) -> bool:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from trimtab.core.backoff import Rng
 from trimtab.core.faults import Faults
+from trimtab.core.limiting.adaptive import build_bulkhead
 from trimtab.core.limiting.bulkhead import Bulkhead
 from trimtab.core.limiting.keyed import Keyed
 from trimtab.core.limiting.limiter import Limiter, build_limiter
 from trimtab.core.limiting.throttle import Throttle as AdaptiveThrottle
 from trimtab.core.retrying.conditions import Outcome
 from trimtab.errors import Overloaded, RateLimited
-from trimtab.policy.sections import HashKey, Limit, Throttle
+from trimtab.policy.sections import Concurrency, HashKey, Limit, Throttle
 
 if TYPE_CHECKING:
     from trimtab.core.calling.call import Call
@@ -136,9 +137,14 @@ class ConcurrencyGate:
     waits = False
     holds = True
 
-    def __init__(self, bulkhead: Bulkhead, *, fixed: bool) -> None:
-        self.bulkhead = bulkhead
-        self.fixed = fixed
+    def __init__(self, settings: Concurrency, rng: Rng) -> None:
+        self.bulkhead = _bulkhead(settings, rng, None)
+
+    def change(self, settings: Concurrency, rng: Rng) -> None:
+        """Go on under other settings: calls that are under way count, and an adaptive limit begins where it stands."""
+        in_flight = self.bulkhead.in_flight
+        self.bulkhead = _bulkhead(settings, rng, self.bulkhead)
+        self.bulkhead.in_flight = in_flight
 
     def enter(self, call: Call, now: float) -> float:
         """Raises Overloaded."""
@@ -157,6 +163,12 @@ class ConcurrencyGate:
             self.bulkhead.release(now, call.seconds if call.sent else None)
         else:
             self.bulkhead.release(now, call.seconds if outcome.counted else None, outcome.condition in OVERLOAD)
+
+
+def _bulkhead(settings: Concurrency, rng: Rng, before: Bulkhead | None) -> Bulkhead:
+    bulkhead = build_bulkhead(settings.limit, settings.adaptive, rng, before)
+    assert bulkhead is not None, "a concurrency section has a limit"
+    return bulkhead
 
 
 def _reader(key: HashKey | None) -> Callable[[Call], str]:

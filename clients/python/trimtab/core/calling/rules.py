@@ -27,7 +27,6 @@ from trimtab.core.calling.parts import Gate, Learner, Retrying, Surroundings
 from trimtab.core.calling.pipeline import Pipeline
 from trimtab.core.endpoints import ServiceState
 from trimtab.core.faults import Faults
-from trimtab.core.limiting.adaptive import build_bulkhead
 from trimtab.core.limiting.bulkhead import Bulkhead
 from trimtab.core.limiting.limiter import may_go_on
 from trimtab.core.retrying.budget import build_budget
@@ -282,14 +281,12 @@ class Rules:
         raise AssertionError(f"{section} has no state")
 
     def _bulkhead(self, settings: Concurrency, origin: Origin) -> ConcurrencyGate:
-        """A limit that an operator moved still counts the calls that are under way."""
-        before, limit = self._predecessor("concurrency", origin), settings.limit
-        if isinstance(before, ConcurrencyGate) and before.fixed and limit is not None:
-            self._changes.append(lambda now: setattr(before.bulkhead, "limit", limit))
-            return before
-        bulkhead = build_bulkhead(settings.limit, settings.adaptive, self._surroundings.rng)
-        assert bulkhead is not None, "a concurrency section has a limit"
-        return ConcurrencyGate(bulkhead, fixed=settings.limit is not None)
+        """A limit that an operator moved still counts the calls that are under way, and goes on from what it found."""
+        before, rng = self._predecessor("concurrency", origin), self._surroundings.rng
+        if not isinstance(before, ConcurrencyGate):
+            return ConcurrencyGate(settings, rng)
+        self._changes.append(lambda now: before.change(settings, rng))
+        return before
 
     def _rate(self, settings: Limit, origin: Origin) -> RateGate | KeyedRateGate:
         """A limit that an operator moved still counts the calls that it let through."""

@@ -8,6 +8,7 @@ dropped when a tenth of it was; by Netflix's rule, a single drop, one error in a
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 from typing import Protocol
 
@@ -81,9 +82,16 @@ class AdaptiveBulkhead(Bulkhead):
         self._seconds = 0.0
 
 
-def build_bulkhead(limit: int | None, adaptive: Adaptive | None, rng: Rng) -> Bulkhead | None:
-    """Return the bulkhead for a fixed ``limit`` or for ``adaptive`` settings, None where neither is given."""
+def build_bulkhead(
+    limit: int | None, adaptive: Adaptive | None, rng: Rng, before: Bulkhead | None = None
+) -> Bulkhead | None:
+    """Return the bulkhead for a fixed ``limit`` or for ``adaptive`` settings, None where neither is given.
+
+    ``before``: the one that it takes the place of. What that one found, an adaptive limit goes on from, within its new bounds.
+    """
     if adaptive is not None:
+        if isinstance(before, AdaptiveBulkhead):
+            adaptive = replace(adaptive, initial=before.limit)
         return AdaptiveBulkhead(_algorithm(adaptive, rng))
     return Bulkhead(limit) if limit is not None else None
 
