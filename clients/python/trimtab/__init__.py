@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from trimtab.core.endpoints import Endpoint as Endpoint
     from trimtab.core.endpoints import Health as Health
     from trimtab.core.endpoints import ServiceState as ServiceState
-    from trimtab.engine import Status as Status
     from trimtab.errors import CircuitOpen as CircuitOpen
     from trimtab.errors import ConfigInvalid as ConfigInvalid
     from trimtab.errors import DeadlineExceeded as DeadlineExceeded
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from trimtab.hooks import Hooks as Hooks
     from trimtab.mesh import Mesh as Mesh
     from trimtab.registration import Registration as Registration
+    from trimtab.status import Status as Status
 
 # Imported on first use: whoever needs only the stubs (the control plane) does not pay for gRPC's start.
 _HOMES = {
@@ -62,7 +62,7 @@ _HOMES = {
     "ServiceState": "trimtab.core.endpoints",
     "SettingsInvalid": "trimtab.errors",
     "SnapshotInvalid": "trimtab.errors",
-    "Status": "trimtab.engine",
+    "Status": "trimtab.status",
     "TrimtabError": "trimtab.errors",
     "Watch": "trimtab.callbacks",
     "remaining": "trimtab.calling.context",

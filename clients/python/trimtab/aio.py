@@ -21,7 +21,6 @@ from trimtab.calling.pick import Pick, picked
 from trimtab.configs import MISSING, LiveConfig
 from trimtab.core.endpoints import Endpoint, ServiceState
 from trimtab.discovery import Callee, has_endpoint, is_settled
-from trimtab.engine import Status
 from trimtab.enrolment import State
 from trimtab.hooks import Hooks
 from trimtab.load_meter import LoadSource
@@ -29,6 +28,7 @@ from trimtab.mesh import Mesh, usable
 from trimtab.registration import Standing
 from trimtab.serving import InFlight
 from trimtab.settings import Options
+from trimtab.status import Status
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])

@@ -163,6 +163,43 @@ class ConfigFile:
                 future.set_result(None)
 
 
+class ConfigFiles:
+    """All files that are followed, by full name. ``load`` returns what was saved of one."""
+
+    def __init__(self, load: Callable[[str], Resource | None]) -> None:
+        self._load = load
+        self._files: dict[str, ConfigFile] = {}
+        self._lock = threading.Lock()
+
+    def revive(self) -> None:
+        """Begin to wait anew in a forked child."""
+        self._lock = threading.Lock()
+        for file in self._files.values():
+            file.revive()
+
+    def file(self, name: str) -> tuple[ConfigFile, bool]:
+        """Return a file, and whether it is followed only from now on."""
+        known = self._files.get(name)
+        if known is not None:
+            return known, False
+        # Read outside the lock: a slow disk must not hold up other files.
+        saved = self._load(name)
+        with self._lock:
+            fresh = name not in self._files
+            file = self._files.setdefault(name, ConfigFile(name))
+        if fresh and saved is not None:
+            file.apply(saved, stale=True)
+        return file, fresh
+
+    def find(self, name: str) -> ConfigFile | None:
+        """Return a file that is followed."""
+        return self._files.get(name)
+
+    def files(self) -> list[ConfigFile]:
+        """Return all that are followed."""
+        return list(self._files.values())
+
+
 def reader_of(model: Any) -> Callable[[Any], Any]:
     """Return how a parsed file becomes a ``model`` (anything pydantic validates). Raises SettingsInvalid without pydantic."""
     if model is None:

@@ -6,68 +6,45 @@ Whatever takes time is returned as a ``concurrent.futures.Future``; the two face
 from __future__ import annotations
 
 import atexit
-import functools
-import importlib.metadata
 import logging
-import os
 import random
-import socket
 import threading
 import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from trimtab.callbacks import Callbacks, Watch
 from trimtab.calling.crew import RealCrew
-from trimtab.configs import ConfigFile, LiveConfig, reader_of
+from trimtab.configs import ConfigFiles, LiveConfig, reader_of
 from trimtab.core.calling.events import event_of
 from trimtab.core.calling.rules import Caller, Release
-from trimtab.core.endpoints import Mismatch, ServiceState, decode
+from trimtab.core.endpoints import ServiceState
 from trimtab.core.session import Arrived, Crowded, Event, Session, Step
-from trimtab.discovery import Callee, Discovery, explain, policies_of, read_release
+from trimtab.discovery import Callee, Discovery, explain
 from trimtab.disk import Disk, ResourceKey
 from trimtab.enrolment import Enrolment, Enrolments, describe, own_address
-from trimtab.errors import MeshClosed, NotConnected, SettingsInvalid
+from trimtab.errors import MeshClosed, NotConnected
 from trimtab.fork import tell_of_forks
 from trimtab.gate import Gate
 from trimtab.hooks import Audience, Hooks
 from trimtab.load_meter import LoadMeter, LoadSource
+from trimtab.naming import called, full_file, full_service, served
 from trimtab.reporting import Reporter
+from trimtab.saved import config_from, policy_from, state_from, worth_saving
 from trimtab.serving import InFlight
 from trimtab.settings import Settings
+from trimtab.status import Status, node_of, status_of
 from trimtab.stream import Command, Link, Stream
 from trimtab.v1.mesh_pb2 import Refusal, Report
-from trimtab.v1.types_pb2 import Instance, Kind, Load, Node, Resource
+from trimtab.v1.types_pb2 import Instance, Kind, Load, Resource
 
 logger = logging.getLogger("trimtab")
 
 _PARK_TIMEOUT = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """Where this process stands towards the mesh.
-
-    ``session_state``: none, attached, pending, resuming or lost. ``revision``: store revision up to which everything
-    followed is complete. ``stale``: without a server, so that what is known may be old; ``lag``: for how many seconds (None:
-    there never was one). ``connects`` counts streams opened so far.
-    """
-
-    connected: bool
-    server: str
-    replica: str
-    session: str
-    session_state: str
-    revision: int
-    stale: bool
-    lag: float | None
-    services: int
-    connects: int
-    last_error: str
 
 
 class Engine:
@@ -84,8 +61,8 @@ class Engine:
         self.load_meter = LoadMeter(load)
         self._rng = random.Random()
         self._ready: dict[str | tuple[str, str], Callee] = {}
-        self._configs: dict[str, ConfigFile] = {}
-        self._disk = Disk(settings, self._as_resource)
+        self._disk = Disk(settings, lambda key: worth_saving(key, self.discovery, self.configs))
+        self.configs = ConfigFiles(partial(config_from, self._disk))
         self.caller = Caller(
             settings.name,
             settings.zone,
@@ -95,11 +72,13 @@ class Engine:
             happened=self._audience.offer if self._audience is not None else None,
             listener=self._audience,
         )
-        self.discovery = Discovery(self.new_callee, self.new_gate, self._from_disk, self._policy_from_disk)
+        self.discovery = Discovery(
+            self.new_callee, self.new_gate, partial(state_from, self._disk), partial(policy_from, self._disk)
+        )
         self._rest()
         tell_of_forks(self)
         # A weak reference: an engine that was never used may go before the process does.
-        self._at_exit = functools.partial(_close, weakref.ref(self))
+        self._at_exit = partial(_close, weakref.ref(self))
         atexit.register(self._at_exit)
 
     def _rest(self) -> None:
@@ -136,7 +115,7 @@ class Engine:
         callee, fresh = self.discovery.callee(self.service_name(service, namespace))
         started = self._ensure()
         if fresh and not started:
-            self.post(lambda session, now: session.subscribe(_resources(callee.name)))
+            self.post(lambda session, now: session.subscribe(called(callee.name)))
         return callee
 
     def remember(self, service: str, namespace: str | None, callee: Callee) -> None:
@@ -153,14 +132,14 @@ class Engine:
         if self._stream is not None:
             # A policy of the whole namespace is followed for as long as any service of it is.
             needed = set(self._followed())
-            self.post(lambda session, now: session.unsubscribe([k for k in _resources(name) if k not in needed]))
+            self.post(lambda session, now: session.unsubscribe([k for k in called(name) if k not in needed]))
 
     def gate(self, service: str, namespace: str | None = None) -> Gate:
         """Return what lets calls into a service that this process serves, following its policies from now on."""
         gate, fresh = self.discovery.gate(self.service_name(service, namespace))
         started = self._ensure()
         if fresh and not started:
-            self.post(lambda session, now: session.subscribe(_policies(gate.name)))
+            self.post(lambda session, now: session.subscribe(served(gate.name)))
         return gate
 
     def watch(self, service: str, callback: Callable[[ServiceState], object]) -> Watch:
@@ -178,11 +157,7 @@ class Engine:
 
     def service_name(self, service: str, namespace: str | None = None) -> str:
         """Return the full name, ``NAMESPACE/SERVICE``. Raises SettingsInvalid."""
-        space, slash, name = service.rpartition("/")
-        space = space if slash else (namespace or self.settings.namespace)
-        if not name or not space or "/" in space:
-            raise SettingsInvalid(f"service {service!r} is no name", hint="SERVICE or NAMESPACE/SERVICE")
-        return f"{space}/{name}"
+        return full_service(service, namespace or self.settings.namespace)
 
     # Configuration
 
@@ -190,37 +165,20 @@ class Engine:
         """Return a live value and a future that is done when a server answered, or cannot. Raises SettingsInvalid."""
         full = self.config_name(name)
         live: LiveConfig[Any] = LiveConfig(full, reader_of(model), default, self.callbacks, self.wake)
-        file = self._configs.get(full)
-        fresh = False
-        if file is None:
-            saved = self._disk.load((Kind.KIND_CONFIG, full))
-            with self._lock:
-                fresh = full not in self._configs
-                file = self._configs.setdefault(full, ConfigFile(full))
-            if fresh and saved is not None:
-                file.apply(saved.resource, stale=True)
+        file, fresh = self.configs.file(full)
         future = file.add(live)
         started = self._ensure()
         if fresh and not started:
             self.post(lambda session, now: session.subscribe([(Kind.KIND_CONFIG, full)]))
         return live, future
 
-    def config_files(self) -> list[ConfigFile]:
-        """Return the files that are followed."""
-        return list(self._configs.values())
-
     def settle(self, live: LiveConfig[Any]) -> None:
         """Wait no longer for a file."""
-        self._configs[live.file].settle()
+        self.configs.file(live.file)[0].settle()
 
     def config_name(self, name: str) -> str:
         """Return the full name, ``NAMESPACE/APP/FILE``. Raises SettingsInvalid."""
-        parts = name.split("/")
-        if len(parts) == 2:
-            parts.insert(0, self.settings.namespace)
-        if len(parts) != 3 or not all(parts):
-            raise SettingsInvalid(f"config {name!r} is no name", hint="APP/FILE or NAMESPACE/APP/FILE")
-        return "/".join(parts)
+        return full_file(name, self.settings.namespace)
 
     # Registering
 
@@ -289,20 +247,7 @@ class Engine:
 
     def status(self) -> Status:
         """Return where this process stands."""
-        link = self.link
-        return Status(
-            connected=link.connected,
-            server=link.server,
-            replica=link.replica,
-            session=link.session,
-            session_state=link.session_state,
-            revision=self._revision,
-            stale=not link.connected,
-            lag=0.0 if link.connected else None if link.away_since is None else time.monotonic() - link.away_since,
-            services=len(self.discovery.callees()),
-            connects=link.connects,
-            last_error=str(link.last_error or ""),
-        )
+        return status_of(self.link, self._revision, len(self.discovery.callees()))
 
     def set_load_source(self, load: LoadSource) -> None:
         """Have heartbeats and load reports say what ``load`` returns: CPU and memory, each 0 to 1, negative for unknown."""
@@ -347,9 +292,9 @@ class Engine:
                 raise MeshClosed
             if self._stream is not None:
                 return False
-            session = Session(self._node(), self._rng, self._load, self._report)
+            session = Session(node_of(self.settings), self._rng, self._load, self._report)
             session.subscribe(self._followed())
-            session.subscribe((Kind.KIND_CONFIG, name) for name in list(self._configs))
+            session.subscribe((Kind.KIND_CONFIG, file.name) for file in self.configs.files())
             self._stream = self.new_stream(session)
             self._stream.start()
             return True
@@ -357,26 +302,9 @@ class Engine:
     def _followed(self) -> Iterator[ResourceKey]:
         """What the services that are called and served need to be known of."""
         for callee in self.discovery.callees():
-            yield from _resources(callee.name)
+            yield from called(callee.name)
         for gate in self.discovery.gates():
-            yield from _policies(gate.name)
-
-    def _node(self) -> Node:
-        try:
-            version = importlib.metadata.version("trimtab")
-        except importlib.metadata.PackageNotFoundError:
-            version = "unknown"
-        host = socket.gethostname()
-        return Node(
-            id=f"{host[:60]}-{os.getpid()}-{uuid.uuid4().hex[:8]}",
-            namespace=self.settings.namespace,
-            name=self.settings.name,
-            sdk=f"trimtab-python/{version}",
-            host=host,
-            pid=os.getpid(),
-            zone=self.settings.zone,
-            labels=self.settings.labels,
-        )
+            yield from served(gate.name)
 
     def _load(self) -> Load:
         cpu, memory = self.load_meter.measure()
@@ -412,7 +340,7 @@ class Engine:
         elif resource.kind == Kind.KIND_POLICY:
             refusal = self.discovery.apply_policy(resource)
         elif resource.kind == Kind.KIND_CONFIG:
-            file = self._configs.get(resource.name)
+            file = self.configs.find(resource.name)
             refusal = file.apply(resource) if file is not None else None
         if refusal is None:
             self._disk.changed((int(resource.kind), resource.name))
@@ -429,45 +357,8 @@ class Engine:
 
     def _settle_all(self) -> None:
         self.discovery.unreachable()
-        for file in list(self._configs.values()):
+        for file in self.configs.files():
             file.settle()
-
-    # The disk
-
-    def _from_disk(self, name: str) -> ServiceState | None:
-        saved = self._disk.load((Kind.KIND_ENDPOINTS, name))
-        if saved is None:
-            return None
-        try:
-            state = ServiceState(name).apply(decode(saved.resource))
-        except Mismatch as mismatch:
-            logger.warning("snapshot.invalid: %s: %s", name, mismatch)
-            return None
-        age = max(0.0, time.time() - saved.saved_at)
-        logger.info("%s: %d endpoints from a snapshot %.0f s old", name, len(state.endpoints), age)
-        return state.unconfirmed()
-
-    def _policy_from_disk(self, name: str) -> Release | None:
-        saved = self._disk.load((Kind.KIND_POLICY, name))
-        if saved is None:
-            return None
-        try:
-            return read_release(saved.resource)
-        except ValueError as error:
-            logger.warning("snapshot.invalid: policy %s: %s", name, error)
-            return None
-
-    def _as_resource(self, key: tuple[int, str]) -> Resource | None:
-        kind, name = key
-        if kind == Kind.KIND_CONFIG:
-            file = self._configs.get(name)
-            good = file.good if file is not None else None
-            return good if good is not None and good.HasField("config") else None
-        if kind == Kind.KIND_POLICY:
-            policy = self.discovery.policy(name)
-            return policy if policy is not None and policy.HasField("policy") else None
-        callee = self.discovery.find(name)
-        return callee.state.to_resource() if callee is not None and callee.state.version else None
 
     # Forks
 
@@ -493,18 +384,7 @@ class Engine:
         self._disk.revive()
         self._ready = {}
         self.discovery.revive()
-        for file in self._configs.values():
-            file.revive()
-
-
-def _resources(service: str) -> list[ResourceKey]:
-    """What is followed for a service: its endpoints and the policies that hold for it."""
-    return [(Kind.KIND_ENDPOINTS, service), *_policies(service)]
-
-
-def _policies(service: str) -> list[ResourceKey]:
-    """The policies that hold for a service."""
-    return [(Kind.KIND_POLICY, policy) for policy in policies_of(service)]
+        self.configs.revive()
 
 
 def _close(reference: weakref.ref[Engine]) -> None:

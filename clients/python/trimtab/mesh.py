@@ -18,7 +18,7 @@ from trimtab.calling.pick import Pick, picked
 from trimtab.configs import MISSING, LiveConfig
 from trimtab.core.endpoints import Endpoint, ServiceState
 from trimtab.discovery import Callee, has_endpoint, is_settled
-from trimtab.engine import Engine, Status
+from trimtab.engine import Engine
 from trimtab.enrolment import State
 from trimtab.errors import ConfigInvalid
 from trimtab.gate import Gate
@@ -27,6 +27,7 @@ from trimtab.load_meter import LoadMeter, LoadSource
 from trimtab.registration import Registration
 from trimtab.serving import InFlight
 from trimtab.settings import Options, resolve
+from trimtab.status import Status
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])

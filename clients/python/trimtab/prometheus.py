@@ -221,7 +221,7 @@ def _tell_mesh(families: Families, engine: Engine) -> None:
     families["trimtab_mesh_revision"].add_metric((), status.revision)
     for policy in sorted(engine.discovery.refused):
         families["trimtab_mesh_policy_refused"].add_metric((policy,), 1)
-    for file in engine.config_files():
+    for file in engine.configs.files():
         good = file.good
         families["trimtab_mesh_config_version"].add_metric((file.name,), good.version if good is not None else 0)
         families["trimtab_mesh_config_refused"].add_metric((file.name,), bool(file.error))
