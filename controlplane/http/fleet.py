@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from fastapi import APIRouter, Query
 from pydantic import Field
@@ -14,6 +15,8 @@ from controlplane.http.paging import ListQuery, page
 from controlplane.http.watch import EVENT_STREAM, Source, Watches
 from controlplane.runtime.clients import ClientInfo, Clients
 from controlplane.runtime.reported import ReportFilter
+
+T = TypeVar("T")
 
 # Clients come, go and acknowledge without notice: a watch looks this often, in seconds.
 WATCH_INTERVAL_S = 1.0
@@ -38,6 +41,11 @@ class ReportQuery(ListQuery):
     def wanted(self) -> ReportFilter:
         """The same, as those who gather it take it."""
         return ReportFilter(self.caller, self.namespace, self.service)
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The same, as a page token remembers it."""
+        return self.namespace, self.service, self.caller
 
 
 class TrafficQuery(ReportQuery):
@@ -89,25 +97,14 @@ def _breakers(routes: APIRouter, view: View, clients: Clients, watches: Watches)
     )
     async def list_breakers(query: Annotated[ReportQuery, Query()]) -> Any:
         """Circuit breakers as clients reported them last, of all replicas: who holds back from whom, and why."""
-        query.refuse_paged_watch()
-        wanted = query.wanted
-
-        async def now() -> tuple[int, Sequence[models.Breaker]]:
-            found, _, _ = await clients.breakers(wanted)
-            return view.revision, [presentation.breaker(info) for info in found]
-
-        if query.watch:
-            return watches.stream(Source(now, every=WATCH_INTERVAL_S))
-        found, omitted, unreachable = await clients.breakers(wanted)
-        listing = f"breakers/{wanted.namespace}/{wanted.service}/{wanted.caller}"
-        shown, token = page(found, lambda info: tuple(map(str, info.rank)), query, of=listing)
-        return models.BreakerListing(
-            items=[presentation.breaker(info) for info in shown],
-            next_page_token=token,
-            revision=view.revision,
-            omitted=omitted,
-            unreachable=unreachable,
+        reported = _Reported(
+            find=lambda: clients.breakers(query.wanted),
+            show=presentation.breaker,
+            key=lambda info: tuple(map(str, info.rank)),
+            of="/".join(("breakers", *query.asked)),
+            every=WATCH_INTERVAL_S,
         )
+        return await reported.answer(query, view, watches, models.BreakerListing)
 
 
 def _traffic(routes: APIRouter, view: View, clients: Clients, watches: Watches) -> None:
@@ -119,25 +116,48 @@ def _traffic(routes: APIRouter, view: View, clients: Clients, watches: Watches) 
     )
     async def list_traffic(query: Annotated[TrafficQuery, Query()]) -> Any:
         """Calls to endpoints as clients of all replicas reported them last: how many, how they fared, who ejected whom."""
+        reported = _Reported(
+            find=lambda: clients.traffic(query.wanted, query.by == "caller"),
+            show=presentation.traffic,
+            key=lambda one: one.place,
+            of="/".join(("traffic", *query.asked, query.by)),
+            every=TRAFFIC_INTERVAL_S,
+        )
+        return await reported.answer(query, view, watches, models.TrafficListing)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reported(Generic[T]):
+    """Something that clients report.
+
+    ``find`` returns it, worst first, how much more there is, and who did not answer. ``of`` and ``key`` are for page tokens,
+    ``every``, in seconds, for watches.
+    """
+
+    find: Callable[[], Awaitable[tuple[list[T], int, list[str]]]]
+    show: Callable[[T], Any]
+    key: Callable[[T], tuple[str, ...]]
+    of: str
+    every: float
+
+    async def answer(self, query: ListQuery, view: View, watches: Watches, listing: Callable[..., Any]) -> Any:
+        """A page of it as a ``listing``, or a watch on all of it."""
         query.refuse_paged_watch()
-        wanted, by_caller = query.wanted, query.by == "caller"
-
-        async def now() -> tuple[int, Sequence[models.Traffic]]:
-            found, _, _ = await clients.traffic(wanted, by_caller)
-            return view.revision, [presentation.traffic(one) for one in found]
-
         if query.watch:
-            return watches.stream(Source(now, every=TRAFFIC_INTERVAL_S))
-        found, omitted, unreachable = await clients.traffic(wanted, by_caller)
-        listing = f"traffic/{wanted.namespace}/{wanted.service}/{wanted.caller}/{query.by}"
-        shown, token = page(found, lambda one: one.place, query, of=listing)
-        return models.TrafficListing(
-            items=[presentation.traffic(one) for one in shown],
+            return watches.stream(Source(lambda: self._now(view), every=self.every))
+        found, omitted, unreachable = await self.find()
+        shown, token = page(found, self.key, query, of=self.of)
+        return listing(
+            items=list(map(self.show, shown)),
             next_page_token=token,
             revision=view.revision,
             omitted=omitted,
             unreachable=unreachable,
         )
+
+    async def _now(self, view: View) -> tuple[int, Sequence[Any]]:
+        found, _, _ = await self.find()
+        return view.revision, list(map(self.show, found))
 
 
 def _ordered(found: Sequence[ClientInfo], namespace: str) -> list[ClientInfo]:
