@@ -19,6 +19,7 @@ from trimtab.calling.guard import blame
 from trimtab.calling.keyed import arguments_of
 from trimtab.calling.pick import Pick, picked
 from trimtab.configs import MISSING, LiveConfig
+from trimtab.core.calling.call import Call
 from trimtab.core.endpoints import Endpoint, ServiceState
 from trimtab.discovery import Callee, has_endpoint, is_settled
 from trimtab.enrolment import State
@@ -173,14 +174,17 @@ class AsyncMesh:
     ) -> AsyncIterator[AttemptBlock]:
         """Yield an attempt at a time: ``async for attempt in …: with attempt as endpoint: …``. As ``Mesh.attempts``."""
         pipeline = (await self.callee(service, namespace)).pipeline(method)
-        call = pipeline.begin(
-            pipeline.now(),
-            method=method,
-            deadline=deadline.get(),
-            idempotent=idempotent,
-            arguments=arguments_of(pipeline, key),
-        )
-        async for attempt in attempts_async(pipeline, call, lambda error: blame(error, ignore)):
+
+        def begin() -> Call:
+            return pipeline.begin(
+                pipeline.now(),
+                method=method,
+                deadline=deadline.get(),
+                idempotent=idempotent,
+                arguments=arguments_of(pipeline, key),
+            )
+
+        async for attempt in attempts_async(pipeline, begin, lambda error: blame(error, ignore)):
             yield attempt
 
     async def endpoints(self, service: str, *, namespace: str | None = None) -> tuple[Endpoint, ...]:

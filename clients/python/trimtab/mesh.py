@@ -16,6 +16,7 @@ from trimtab.calling.guard import Guarded, blame
 from trimtab.calling.keyed import arguments_of
 from trimtab.calling.pick import Pick, picked
 from trimtab.configs import MISSING, LiveConfig
+from trimtab.core.calling.call import Call
 from trimtab.core.endpoints import Endpoint, ServiceState
 from trimtab.discovery import Callee, has_endpoint, is_settled
 from trimtab.engine import Engine
@@ -173,14 +174,17 @@ class Mesh:
         Raises what keeps the call from being sent, and what the last attempt raised.
         """
         pipeline = self.callee(service, namespace).pipeline(method)
-        call = pipeline.begin(
-            pipeline.now(),
-            method=method,
-            deadline=deadline.get(),
-            idempotent=idempotent,
-            arguments=arguments_of(pipeline, key),
-        )
-        return attempts(pipeline, call, lambda error: blame(error, ignore))
+
+        def begin() -> Call:
+            return pipeline.begin(
+                pipeline.now(),
+                method=method,
+                deadline=deadline.get(),
+                idempotent=idempotent,
+                arguments=arguments_of(pipeline, key),
+            )
+
+        return attempts(pipeline, begin, lambda error: blame(error, ignore))
 
     def endpoints(self, service: str, *, namespace: str | None = None) -> tuple[Endpoint, ...]:
         """Return all known endpoints, whatever their health."""

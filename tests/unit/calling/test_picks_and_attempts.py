@@ -80,6 +80,15 @@ def test_attempts_fail_and_are_tried_again_where_the_policy_injects_a_fault(mesh
     assert mesh.in_flight == (0, 0)
 
 
+def test_attempts_that_nobody_makes_hold_nothing(mesh: FakeMesh) -> None:
+    mesh.policy("orders", "default: {concurrency: 1}")
+    unused = mesh.attempts("orders")
+    assert mesh.in_flight == (0, 0)
+    mesh.pick("orders").done()
+    with next(unused):
+        assert mesh.in_flight == (0, 1)
+
+
 def test_a_cancelled_pick_says_nothing_of_its_endpoint(mesh: FakeMesh) -> None:
     with pytest.raises(asyncio.CancelledError), mesh.pick("orders"):
         raise asyncio.CancelledError

@@ -23,6 +23,7 @@ from trimtab.core.endpoints import Endpoint
 from trimtab.core.retrying.conditions import Outcome
 from trimtab.errors import FaultInjected
 
+Begin = Callable[[], Call]
 Blame = Callable[[BaseException], Outcome]
 
 
@@ -74,9 +75,9 @@ class AttemptBlock:
             raise error
 
 
-def attempts(pipeline: Pipeline, call: Call, blame: Blame) -> Iterator[AttemptBlock]:
-    """The attempts of a call that has begun."""
-    steps = _attempts(pipeline, call, blame)
+def attempts(pipeline: Pipeline, begin: Begin, blame: Blame) -> Iterator[AttemptBlock]:
+    """The attempts of a call, which begins with the first of them."""
+    steps = _attempts(pipeline, begin, blame)
     try:
         for step in steps:
             if isinstance(step, float):
@@ -87,9 +88,9 @@ def attempts(pipeline: Pipeline, call: Call, blame: Blame) -> Iterator[AttemptBl
         steps.close()
 
 
-async def attempts_async(pipeline: Pipeline, call: Call, blame: Blame) -> AsyncIterator[AttemptBlock]:
+async def attempts_async(pipeline: Pipeline, begin: Begin, blame: Blame) -> AsyncIterator[AttemptBlock]:
     """The same for asyncio, where the waits let others run."""
-    steps = _attempts(pipeline, call, blame)
+    steps = _attempts(pipeline, begin, blame)
     try:
         for step in steps:
             if isinstance(step, float):
@@ -100,8 +101,9 @@ async def attempts_async(pipeline: Pipeline, call: Call, blame: Blame) -> AsyncI
         steps.close()
 
 
-def _attempts(pipeline: Pipeline, call: Call, blame: Blame) -> Generator[AttemptBlock | float, None, None]:
+def _attempts(pipeline: Pipeline, begin: Begin, blame: Blame) -> Generator[AttemptBlock | float, None, None]:
     """Attempts, and between them the seconds to wait."""
+    call = begin()
     try:
         if not pipeline.plain:
             without(pipeline, "mesh.attempts", ("hedge", "mirror", "fallback"))

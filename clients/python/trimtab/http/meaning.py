@@ -18,6 +18,9 @@ TIMEOUT = Outcome("timeout")
 CALLERS = Outcome("cancelled", failed=False, counted=False)
 
 
+_DIGITS = 9  # of seconds: what is longer is no time that anybody means
+
+
 def judge(status: int, headers: Mapping[str, str]) -> Outcome:
     """What an answer means. The headers of a good one are not looked at: to find one, libraries decode them all."""
     return OK if status < 400 else outcome_of(str(status), _seconds(headers.get("retry-after")))
@@ -25,7 +28,10 @@ def judge(status: int, headers: Mapping[str, str]) -> Outcome:
 
 def _seconds(retry_after: str | None) -> float | None:
     # A date would need both clocks to agree; what is no number asks for nothing.
-    return float(retry_after) if retry_after is not None and retry_after.strip().isdigit() else None
+    if retry_after is None:
+        return None
+    told = retry_after.strip()
+    return float(told) if told.isascii() and told.isdecimal() and len(told) <= _DIGITS else None
 
 
 def onward(call: Call, now: float) -> Iterator[tuple[str, str]]:
