@@ -27,7 +27,6 @@ class Pick:
 
     def __init__(self, pipeline: Pipeline, call: Call) -> None:
         assert call.endpoint is not None
-        call.once = True  # what fails is not tried again
         self.call = call
         self.endpoint: Endpoint = call.endpoint
         self._pipeline: Pipeline | None = pipeline
@@ -49,9 +48,7 @@ class Pick:
         if outcome is OK:
             pipeline.answered(self.call, now, True)
         else:
-            # An attempt of the caller\'s own is the only one.
-            self.call.once = True
-            pipeline.failed(self.call, outcome, told, now)
+            pipeline.failed(self.call, outcome, told, now, last=True)
             pipeline.over(self.call, now)
 
     def __enter__(self) -> Pick:

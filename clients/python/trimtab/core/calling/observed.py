@@ -107,9 +107,9 @@ class ObservedPipeline(Pipeline):
         if over:
             self._over(call, OK)
 
-    def failed(self, call: Call, outcome: Outcome, error: str, now: float) -> float | None:
+    def failed(self, call: Call, outcome: Outcome, error: str, now: float, last: bool = False) -> float | None:
         """As Pipeline.failed does. The last attempt is not over before its answer, if there is one, was read."""
-        delay = super().failed(call, outcome, error, now)
+        delay = super().failed(call, outcome, error, now, last)
         if delay is not None:
             self.attempt_over(call, outcome)
         return delay

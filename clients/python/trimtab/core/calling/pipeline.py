@@ -223,8 +223,8 @@ class Pipeline:
         finally:
             self._release()
 
-    def failed(self, call: Call, outcome: Outcome, error: str, now: float) -> float | None:
-        """The attempt failed. Returns the seconds to wait before ``again``; None: this was the last one.
+    def failed(self, call: Call, outcome: Outcome, error: str, now: float, last: bool = False) -> float | None:
+        """The attempt failed. Returns the seconds to wait before ``again``; None: this was the last one, as ``last`` may say.
 
         The call is then ``over`` as soon as nobody reads what it failed with.
         """
@@ -232,7 +232,7 @@ class Pipeline:
             call.outcome = outcome
             call.error = error
             self._learn(call, outcome, now)
-            delay = self._next(call, outcome, now)
+            delay = None if last else self._next(call, outcome, now)
             if delay is None:
                 self.statistics.ended(outcome, now - call.began)
                 return None
