@@ -7,6 +7,7 @@ import json
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from trimtab.policy import quick
 from trimtab.policy.canonical import brief, decode, encode, render
 from trimtab.policy.forms import fields_of
 from trimtab.policy.model import MAX_CANONICAL_BYTES, ServicePolicy
@@ -25,6 +26,7 @@ def test_what_is_written_is_read_as_the_same(policy: ServicePolicy) -> None:
     document = encode(policy)
     assert decode(document) == read(document) == policy
     assert encode(decode(document)) == document
+    assert b"\\u" in document or quick.read(document.decode()) == policy
 
 
 @WIDE

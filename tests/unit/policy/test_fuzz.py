@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable
 
 import pytest
@@ -23,6 +24,12 @@ SCRAPS = st.sampled_from(
      "off", "null", "~", "1e999", "-0", "9" * 5000, "NaN", ".inf", "0x1f", "<<: ", "---\n", "...\n", "%YAML 9.9\n",
      "\\", '"\\ud800"', '"\\UFFFFFFFF"', "\x00", "\x85", "\u2028", "\ufeff", "\ud800", "é", "🙂",
      "retry", "spec", "match", "10 in a row", "50%", "5/0s", "1s..2s"]
+)  # fmt: skip
+
+OTHERS = st.sampled_from(
+    [None, True, False, 0, 1, -1, 2, 503, 503.0, 1.0, 0.5, 1e300, "", "on", "off", "x", "5s", "503", "1ms..2s", "50%",
+     "10/s", "5 in a row", "low", "p2c", "*", [], ["GET"], ["GET", "GET"], [503, "503"], [503.0], [[]], {}, {"x": "y"},
+     {"x": 1}, {"limit": 5}, {"method": "GET"}, {"match": {}}]
 )  # fmt: skip
 
 
@@ -94,7 +101,7 @@ def test_the_bytes_of_a_policy_with_something_else_in_them(data: st.DataObject) 
     "pieces",
     [
         ("3", "1e1"),
-        ("3", "9" * 18, "9" * 19),
+        ("3", "9" * 18, "9" * 19, "-" + "9" * 18, "-" + "9" * 19),
         ("3", "1e999"),
         ("3", "NaN", "Infinity", "-0", "03", "3.", "+3", "0x3", "true", "null"),
         ('"POST"', '"PO\\u0053T"', '"\\ud800"', '"\\u007f"', '"\\\\u0053"', '"\x7f"', '"a\tb"', "'POST'"),
@@ -112,6 +119,20 @@ def test_a_document_is_taken_or_refused_alike_with_and_without_places(pieces: tu
     assert isinstance(same_as_with_places(document.encode()), ServicePolicy)
     for other in others:
         same_as_with_places(document.replace(first, other).encode())
+
+
+@FUZZ
+@given(st.data())
+def test_a_policy_with_another_value_in_one_place(data: st.DataObject) -> None:
+    document = json.loads(encode(data.draw(policies)))
+    held = document
+    while True:
+        at = data.draw(st.sampled_from(range(len(held)) if isinstance(held, list) else sorted(held)))
+        if not isinstance(held[at], (dict, list)) or not held[at] or data.draw(st.integers(0, 3)) == 0:
+            break
+        held = held[at]
+    held[at] = data.draw(OTHERS)
+    same_as_with_places(json.dumps(document, ensure_ascii=False).encode())
 
 
 @pytest.mark.parametrize(("depth", "taken"), [(MAX_DEPTH - 4, True), (MAX_DEPTH - 3, False), (5000, False)])

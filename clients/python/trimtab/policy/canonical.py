@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from trimtab.policy import quick
 from trimtab.policy.documents import build
 from trimtab.policy.forms import Form, Json, ListOf, Misfit, Nested, fields_of
 from trimtab.policy.model import API_VERSION, KIND, MAX_CANONICAL_BYTES, Match, ServicePolicy
 from trimtab.policy.problems import PolicyInvalid, Problem
 from trimtab.policy.sections import OFF, SECTIONS, Sections
-from trimtab.policy.tree import checked, from_json, plain, without_places
+from trimtab.policy.tree import checked, from_json, plain
 
 
 def encode(policy: ServicePolicy) -> bytes:
@@ -30,8 +31,8 @@ def decode(document: bytes) -> ServicePolicy:
         raise PolicyInvalid([Problem("", 0, 0, f"{len(document)} bytes are too many", hint)])
     text = checked(document)
     try:
-        return build(without_places(text))
-    except (ValueError, RecursionError):
+        return quick.read(text)
+    except quick.Doubtful:
         # Again, for the places of what is wrong with it.
         return build(from_json(text))
 
