@@ -91,13 +91,13 @@ class Callee:
     def prepare(self, policy: str, release: Release | None) -> Callable[[], None]:
         """Return what makes a policy the current one. Raises what says that it cannot be applied here."""
         policies = {**self.policies, policy: release}
-        with self.lock:
-            rules = self._rules(policies, self.rules)
+        # Without the lock, which calls wait for.
+        rules = self._rules(policies, self.rules)
 
         def adopt() -> None:
             with self.lock:
                 self.policies, self.rules = policies, rules
-                rules.update(self.state, self._clock.now())
+                rules.take_effect(self.state, self._clock.now())
 
         return adopt
 

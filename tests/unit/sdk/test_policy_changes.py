@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from trimtab.core.calling.call import Call
@@ -18,9 +20,9 @@ from tests.unit.sdk_http.known_mesh import KnownMesh, endpoint_at
 ORDERS = "default/orders"
 
 
-def prepare(orders: Callee, sections: str, revision: int) -> Callable[[], None]:
+def prepare(orders: Callee, sections: str, revision: int, routes: str = "[]") -> Callable[[], None]:
     """What puts a policy in force."""
-    document = read(default(sections).replace("namespace: shop", "namespace: default"))
+    document = read(default(sections).replace("namespace: shop", "namespace: default") + f"\n  routes: {routes}\n")
     return orders.prepare(ORDERS, Release(document, revision))
 
 
@@ -121,3 +123,40 @@ def test_limits_move_when_a_policy_takes_effect_and_not_before(orders: Callee) -
         begin(orders)
     with pytest.raises(RateLimited):
         begin(orders)
+
+
+def test_what_calls_asked_for_is_ready_when_a_policy_takes_effect(orders: Callee) -> None:
+    begin(orders, "Charge")
+    adopt = prepare(orders, "timeout: 2s", 8)
+    assert "Charge" in orders.rules.by_method
+    adopt()
+    ready = orders.rules.by_method["Charge"]
+    assert ready.revision == 8
+    assert orders.pipeline("Charge") is ready
+
+
+def test_a_policy_is_prepared_while_calls_hold_the_lock_of_the_service(orders: Callee) -> None:
+    prepared: list[Callable[[], None]] = []
+    with orders.lock:
+        thread = threading.Thread(target=lambda: prepared.append(prepare(orders, "timeout: 2s", 8)), daemon=True)
+        thread.start()
+        thread.join(10)
+        assert prepared
+    prepared[0]()
+    assert orders.rules.revision == 8
+
+
+def test_a_picker_that_a_change_of_policy_left_aside_knows_who_came_meanwhile(orders: Callee) -> None:
+    def split(total: str, revision: int) -> None:
+        prepare(orders, f"timeout: {total}", revision, "[{match: {path: /slow}, outlier: {consecutive: 2}}]")()
+
+    def slow() -> Call:
+        pipeline = orders.pipeline("GET", "/slow")
+        return pipeline.begin(pipeline.now())
+
+    split("1s", 8)
+    slow()
+    split("2s", 9)
+    newcomer = endpoint_at(2, "b")
+    orders.swap(replace(orders.state, endpoints={"b": newcomer}, healthy={"b": newcomer}))
+    assert slow().endpoint == newcomer

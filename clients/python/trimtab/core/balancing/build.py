@@ -31,6 +31,7 @@ from trimtab.core.balancing.split import by_version
 from trimtab.core.balancing.subset import subset
 from trimtab.core.balancing.weighing import Weights
 from trimtab.core.endpoints import DRAINING, Endpoint, ServiceState
+from trimtab.policy.routing import HASHING
 from trimtab.policy.sections import Balance, Split
 
 Endpoints = Sequence[Endpoint]
@@ -80,6 +81,12 @@ def build(balance: Balance, split: Split | None, state: ServiceState, context: C
     builder = _Builder(balance, state, context, weights)
     picker = builder.choose(split)
     return Built(picker, refresh_at, builder.panicking, builder.reach)
+
+
+def require(balance: Balance, split: Split | None) -> None:
+    """Raises MissingExtra when no picker can be made here, whatever the state."""
+    if balance.algorithm in HASHING or balance.subset is not None or (split is not None and split.sticky is not None):
+        hash_key("")
 
 
 def _weights(balance: Balance, state: ServiceState, context: Context) -> tuple[Weights | None, float | None]:
@@ -185,7 +192,7 @@ class _Builder:
     def _share_out(self, branches: list[tuple[Picker, int]], bits: int) -> Picker:
         if not branches:
             return self._leaf((), self._context.sequence)
-        hashes = self._balance.algorithm in ("ring_hash", "maglev")
+        hashes = self._balance.algorithm in HASHING
         return share_out(
             [picker for picker, _ in branches], [load for _, load in branches], self._rng, bits if hashes else None
         )

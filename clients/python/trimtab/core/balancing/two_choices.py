@@ -54,7 +54,8 @@ class TwoChoices:
     def _candidate(self, endpoint: Endpoint) -> tuple[Endpoint, Tally]:
         tally = self._tallies.get(endpoint.id)
         if tally is None:
-            tally = self._tallies[endpoint.id] = Tally()
+            # Pickers of new rules are made while calls go on.
+            tally = self._tallies.setdefault(endpoint.id, Tally())
         return endpoint, tally
 
     def _better(self, one: Endpoint, other: Endpoint, burden: float, rivals: float) -> Endpoint:

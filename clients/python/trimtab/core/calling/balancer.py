@@ -59,6 +59,8 @@ class Balancer:
 
     def update(self, state: ServiceState, now: float) -> None:
         """The service changed."""
+        if state is self._state:
+            return
         self._state = state
         if self.outlier is not None:
             self.outlier.retain(state.candidates())

@@ -174,7 +174,8 @@ class Pipeline:
             try:
                 tally = self._tallies[endpoint.id]
             except KeyError:
-                tally = self._tallies[endpoint.id] = Tally()
+                # A picker that is being made without the lock may be the first one.
+                tally = self._tallies.setdefault(endpoint.id, Tally())
             tally.in_flight += 1
             call.tally = tally
         except Exception as error:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from trimtab.core.balancing.build import Context, build
+from trimtab.core.balancing.build import require
 from trimtab.core.breaking.breaker import State
 from trimtab.core.calling.balancer import Balancer
 from trimtab.core.calling.circuits import Circuits
@@ -42,6 +42,7 @@ T = TypeVar("T")
 _STATEFUL = ("fault", "limit", "throttle", "concurrency", "breaker", "retry", "fallback", "mirror")
 _NO_TIMEOUT = Timeout()
 _METHODS = 1024  # of a service are few; whoever makes them up must not fill the memory
+_READY = 64  # methods that find their pipeline ready after a change
 _NO_HEADERS: Mapping[str, str] = {}
 
 
@@ -73,7 +74,9 @@ class Caller:
 class Rules:
     """All pipelines of one service under one pair of policies. ``before``: the rules that these ones replace.
 
-    Raises MissingExtra when a policy asks for what cannot be done here.
+    They are made without the lock, while calls go by those before, and only ``take_effect`` under it. What calls asked for
+    before is ready then; the rest is made for the first call that needs it. Raises MissingExtra when a policy asks for what
+    cannot be done here.
     """
 
     def __init__(
@@ -95,7 +98,9 @@ class Rules:
         self._sequence = sequence
         self._state = state
         self._before = before._parts if before is not None else {}
+        self._places_before = before._places if before is not None else {}
         self._parts: dict[tuple[Hashable, ...], Any] = {}
+        self._places: dict[tuple[str, Origin], Any] = {}
         # What goes on under other settings does so when these rules take effect, and not before.
         self._changes: list[Callable[[float], None]] = []
         self._layers = layers_of(
@@ -106,8 +111,9 @@ class Rules:
         self.by_method: dict[str, Pipeline] = {}
         # What a layer says is taken over, and found to be possible, whether or not a call comes soon that it holds for.
         for layer in self._layers:
-            self._adopt(layer, now)
-        self.pipeline("", now)
+            self._adopt(layer)
+        for method in tuple(before.by_method)[:_READY] if before is not None else ("",):
+            self.pipeline(method, now)
 
     def pipeline(self, method: str, now: float, path: str = "", headers: Mapping[str, str] = _NO_HEADERS) -> Pipeline:
         """The pipeline for a call. Where only methods matter, it is in ``by_method`` from the first time on."""
@@ -126,12 +132,17 @@ class Rules:
         """Path or headers of a call matter for which pipeline it gets."""
         return self._chooser.needs_path or self._chooser.needs_headers
 
-    def update(self, state: ServiceState, now: float) -> None:
-        """The endpoints of the service changed, or these rules take effect."""
-        self._state = state
+    def take_effect(self, state: ServiceState, now: float) -> None:
+        """From now on these are the rules."""
         for change in self._changes:
             change(now)
         self._changes.clear()
+        if state is not self._state:
+            self.update(state, now)
+
+    def update(self, state: ServiceState, now: float) -> None:
+        """The endpoints of the service changed."""
+        self._state = state
         for part in self._parts.values():
             if isinstance(part, Balancer):
                 part.update(state, now)
@@ -147,9 +158,7 @@ class Rules:
     def bulkheads(self) -> dict[Origin, Bulkhead]:
         """What limits concurrency, by the place in the documents that says so."""
         return {
-            origin: part.bulkhead
-            for key, part in self._parts.items()
-            if isinstance(part, ConcurrencyGate) and isinstance(origin := key[-1], Origin)
+            origin: part.bulkhead for (_, origin), part in self._places.items() if isinstance(part, ConcurrencyGate)
         }
 
     @property
@@ -159,7 +168,7 @@ class Rules:
 
     # Composing
 
-    def _adopt(self, layer: Layer, now: float) -> None:
+    def _adopt(self, layer: Layer) -> None:
         sections = layer.sections
         for name in _STATEFUL:
             value = getattr(sections, name)
@@ -167,13 +176,7 @@ class Rules:
                 self._part(name, Effective(value, layer.origin))
         # A picker that cannot be made is found out now, and not with the first call that needs it.
         balance, split = sections.balance, sections.split
-        if isinstance(balance, Balance) or isinstance(split, Split):
-            build(
-                balance if isinstance(balance, Balance) else Balance(),
-                split if isinstance(split, Split) else None,
-                self._state,
-                Context(now=now, rng=self._surroundings.rng),
-            )
+        require(balance if isinstance(balance, Balance) else Balance(), split if isinstance(split, Split) else None)
 
     def _build(self, said: Mapping[str, Effective], now: float) -> Pipeline:
         surroundings = self._surroundings
@@ -235,7 +238,7 @@ class Rules:
             balance = Balance(algorithm=self._caller.algorithm)
         split: Split | None = said["split"].value
         outlier: Outlier | None = said["outlier"].value
-        return self._keep(
+        balancer = self._keep(
             ("balancer", balance, split, outlier),
             lambda: Balancer(
                 balance,
@@ -250,12 +253,17 @@ class Rules:
                 changed=partial(_ejected, self._surroundings, self._caller),
             ),
         )
+        # One that the rules before had, and these need only now, may have missed what happened since.
+        balancer.update(self._state, now)
+        return balancer
 
     def _part(self, section: str, said: Effective) -> Any:
         """What a section of one place stands for, None where it is off: one object, however many pipelines it is in."""
         if said.value is None:
             return None
-        return self._keep((section, *said), lambda: self._make(section, said.value, said.origin))
+        part = self._keep((section, *said), lambda: self._make(section, said.value, said.origin))
+        self._places[section, said.origin] = part
+        return part
 
     def _make(self, section: str, settings: Any, origin: Origin) -> Any:
         rng = self._surroundings.rng
@@ -282,7 +290,7 @@ class Rules:
 
     def _bulkhead(self, settings: Concurrency, origin: Origin) -> ConcurrencyGate:
         """A limit that an operator moved still counts the calls that are under way, and goes on from what it found."""
-        before, rng = self._predecessor("concurrency", origin), self._surroundings.rng
+        before, rng = self._places_before.get(("concurrency", origin)), self._surroundings.rng
         if not isinstance(before, ConcurrencyGate):
             return ConcurrencyGate(settings, rng)
         self._changes.append(lambda now: before.change(settings, rng))
@@ -290,15 +298,11 @@ class Rules:
 
     def _rate(self, settings: Limit, origin: Origin) -> RateGate | KeyedRateGate:
         """A limit that an operator moved still counts the calls that it let through."""
-        before = self._predecessor("limit", origin)
+        before = self._places_before.get(("limit", origin))
         if not isinstance(before, (RateGate, KeyedRateGate)) or not may_go_on(before.settings, settings):
             return RateGate(settings) if settings.per == "service" else KeyedRateGate(settings)
         self._changes.append(lambda now: before.limiter.change(settings, now))
         return RateGate(settings, before) if isinstance(before, RateGate) else KeyedRateGate(settings, before)
-
-    def _predecessor(self, section: str, origin: Origin) -> Any:
-        """What the section of the same place stood for in the rules before."""
-        return next((part for key, part in self._before.items() if key[0] == section and key[-1] == origin), None)
 
     def _keep(self, key: tuple[Hashable, ...], make: Callable[[], T]) -> T:
         if key in self._parts:
