@@ -11,7 +11,8 @@ from controlplane.errors import Code, TrimtabError, Violation
 MAX_ACTOR = 128
 
 
-def _actor(
+# Dependencies are coroutines, here and elsewhere: FastAPI would have a thread run a function, and the write wait for it.
+async def _actor(
     request: Request,
     trimtab_actor: Annotated[
         str,

@@ -202,5 +202,5 @@ def _endpoints(view: View, name: ServiceName) -> EndpointSet:
     return found
 
 
-def _no_precondition(request: Request) -> None:
+async def _no_precondition(request: Request) -> None:
     etag.refuse(request.headers)

@@ -71,7 +71,7 @@ def expected(headers: Mapping[str, str], current: int | None) -> int | None:
     raise TrimtabError(Code.PRECONDITION, "none of these is the current state", hint="read it again and use its ETag")
 
 
-def documented(
+async def documented(
     if_match: Annotated[
         str | None, Header(description='`"REVISION"` that is replaced, or `*` for whichever there is.')
     ] = None,

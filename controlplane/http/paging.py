@@ -25,7 +25,7 @@ class NoQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-def no_query(_: Annotated[NoQuery, Query()]) -> None:
+async def no_query(_: Annotated[NoQuery, Query()]) -> None:
     """Dependency of an operation without query parameters."""
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from controlplane.core import registry, validation
 from controlplane.core.change import Change
@@ -19,6 +20,7 @@ from controlplane.runtime.reconciler import Reconciler
 from controlplane.store.ledger import Ledger
 
 _ATTEMPTS = 10
+_SHORT = 1024  # bytes of a policy: read in a millisecond or two
 Decide = Callable[[Stored | None], Change]
 
 
@@ -124,10 +126,9 @@ class Operations:
         # Imported when the first is written, not while a start keeps clients waiting.
         from controlplane.core import policies
 
-        # In a thread: a large document takes longer to read than pushes and heartbeats may wait.
-        wanted = await asyncio.to_thread(
-            policies.checked, namespace, name, text, author=author, keep_source=keep_source
-        )
+        check = partial(policies.checked, namespace, name, text, author=author, keep_source=keep_source)
+        # A large document takes longer to read than pushes and heartbeats may wait: a thread reads it.
+        wanted = check() if len(text) <= _SHORT else await asyncio.to_thread(check)
         ref = Ref(Kind.POLICY, (namespace, name))
         if validate_only:
             held = await self._ledger.read(ref)
