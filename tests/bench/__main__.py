@@ -36,7 +36,7 @@ BENCHMARKS = (
     "live_policy",
 )
 # These need no etcd: what they measure is in this process.
-ALONE = ("sdk_apply", "call_cost")
+ALONE = ("sdk_apply", "call_cost", "swaps")
 
 
 def main(names: list[str]) -> int:

@@ -247,10 +247,15 @@ def endpoint(service: str, number: int, weight: int = 100) -> Instance:
     return Instance("default", service, f"{address}-8000", address, 8000, weight, "zone-a", {"version": "1.4.2"})
 
 
+def document(service: str, default: str) -> str:
+    """A policy of the namespace ``default``, as people write it."""
+    return _DOCUMENT.format(service=service, default=indent(default, "    "))
+
+
 async def enact(http: httpx.AsyncClient, service: str, default: str) -> int:
     """Put a policy in force over a connection that stands. Raises httpx.HTTPStatusError when it is refused."""
     path, head = f"/v1/namespaces/default/policies/{service}", {"Content-Type": "application/yaml"}
-    content = _DOCUMENT.format(service=service, default=indent(default, "    "))
+    content = document(service, default)
     answer = await http.put(path, content=content, headers=head | {"If-Match": "*"})
     if answer.status_code == httpx.codes.PRECONDITION_FAILED:
         answer = await http.put(path, content=content, headers=head | {"If-None-Match": "*"})

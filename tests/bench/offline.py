@@ -16,6 +16,7 @@ from trimtab.testing.clock import FakeClock
 from trimtab.testing.engine import FakeEngine
 from trimtab.testing.mesh import Controls
 from trimtab.testing.script import Scripts
+from trimtab.v1.types_pb2 import Resource
 
 _SEED = 1
 
@@ -47,3 +48,8 @@ class OfflineMesh(Controls, Mesh):
         for default in defaults:
             self.policy(service, "default:\n" + indent(default, "  "))
         return self.callee(service)
+
+    def enact(self, resource: Resource) -> None:
+        """Put a policy in force that came as the wire has it."""
+        refusal = self._engine.discovery.apply_policy(resource)
+        assert refusal is None, refusal.reason

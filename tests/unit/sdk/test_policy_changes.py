@@ -160,3 +160,12 @@ def test_a_picker_that_a_change_of_policy_left_aside_knows_who_came_meanwhile(or
     newcomer = endpoint_at(2, "b")
     orders.swap(replace(orders.state, endpoints={"b": newcomer}, healthy={"b": newcomer}))
     assert slow().endpoint == newcomer
+
+
+def test_the_first_call_after_a_change_finds_its_picker_made(orders: Callee) -> None:
+    enact(orders, "outlier: {consecutive: 3, interval: 1s}")
+    balancer = orders.pipeline("GET").balancer
+    picker = balancer.picker
+    begin(orders)
+    assert balancer.picker is picker
+    assert balancer.due > orders.pipeline("GET").now()

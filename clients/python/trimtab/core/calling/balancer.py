@@ -71,6 +71,11 @@ class Balancer:
         """Do what time asks for: compare success rates, let ejected endpoints back, warm new ones up."""
         if self.outlier is not None and now >= self.outlier.due:
             self.outlier.sweep(now)
+            # Mostly nobody was ejected or is let back, and a call is waiting for this.
+            again = self._built.refresh_at
+            if self.outlier.ejected is self._told and (again is None or now < again):
+                self._plan()
+                return
         self._build(now)
 
     def judge(self, endpoint: Endpoint, ok: bool, now: float) -> None:
@@ -144,5 +149,8 @@ class Balancer:
                 back = before - self._told
                 callable_again = back & self._state.candidates().keys()
                 self._changed(sorted(self._told - before), sorted(callable_again))
-        due = built.refresh_at if built.refresh_at is not None else inf
+        self._plan()
+
+    def _plan(self) -> None:
+        due = self._built.refresh_at if self._built.refresh_at is not None else inf
         self.due = due if self.outlier is None else min(due, self.outlier.due)
