@@ -9,6 +9,7 @@ process of its own, as clients do.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,8 +24,9 @@ from tests.bench.report import Row, ms, percentile, spread
 CLIENTS, PROCESSES = 100, 10
 BUSY_CLIENTS, BUSY_PROCESSES = 20, 4
 ENDPOINTS = 20
-INTERVAL = 0.1  # seconds between the calls of one client
-LONE_INTERVAL, LANES = 0.01, 4
+# Seconds between the calls of one client. All of them share this machine with what is measured: see the row of their share.
+INTERVAL = 0.5
+LONE_INTERVAL, LANES = 0.02, 4
 SERVICE = "orders"
 CHANGES, RATE = 30, 2.0
 MANY, MINUTE = 1000, 60.0
@@ -49,7 +51,10 @@ retry: {{attempts: {2 + number % 3}, on: [connect-failure, 503], backoff: {50 + 
 
 @dataclass
 class Clients:
-    """The ``count`` packed ones, and the one with a process of its own; ``idle``: CPU seconds a second without changes."""
+    """The ``count`` packed ones, and the one with a process of its own.
+
+    ``idle``: CPU seconds a second without changes, of the clients and of the replica.
+    """
 
     packed: Fleet
     lone: Fleet
@@ -62,8 +67,13 @@ class Clients:
         return [*await self.packed.each(do), *await self.lone.each(do)]
 
     def cpu(self) -> tuple[float, float]:
-        """CPU seconds used so far by the packed ones, and by their replica."""
-        return self.packed.cpu(), self.server.cpu()
+        """CPU seconds used so far by all clients, and by their replica."""
+        return self.packed.cpu() + self.lone.cpu(), self.server.cpu()
+
+    @property
+    def calls(self) -> float:
+        """Calls a second, of all."""
+        return self.count / INTERVAL + LANES / LONE_INTERVAL
 
 
 @dataclass
@@ -113,7 +123,7 @@ async def now_and_then(count: int, processes: int) -> list[Row]:
     """How soon a change is in force, and what calls feel of it."""
     async with House() as house, town(house, count, processes) as (clients, http):
         clients.idle = await idle_cpu(clients)
-        return report(count, await change(clients, http, range(WARM_UP, WARM_UP + CHANGES), RATE))
+        return [*report(count, await change(clients, http, range(WARM_UP, WARM_UP + CHANGES), RATE)), share(clients)]
 
 
 async def all_the_time(count: int, processes: int) -> list[Row]:
@@ -146,8 +156,8 @@ async def idle_cpu(clients: Clients) -> tuple[float, float]:
     cpu, began = clients.cpu(), time.monotonic()
     await asyncio.sleep(3.0)
     seconds = time.monotonic() - began
-    packed, server = clients.cpu()
-    return (packed - cpu[0]) / seconds, (server - cpu[1]) / seconds
+    all_, server = clients.cpu()
+    return (all_ - cpu[0]) / seconds, (server - cpu[1]) / seconds
 
 
 async def change(clients: Clients, http: httpx.AsyncClient, numbers: range, rate: float) -> Series:
@@ -166,9 +176,9 @@ async def change(clients: Clients, http: httpx.AsyncClient, numbers: range, rate
         while min(answer["revision"] for answer in await clients.each("reached")) < written[-1][0]:
             await asyncio.sleep(0.2)
     await asyncio.sleep(1.0)
-    seconds, swaps = time.monotonic() - began, clients.count * len(numbers)
-    packed, server = clients.cpu()
-    series.cost = (packed - cpu[0] - clients.idle[0] * seconds) / swaps
+    seconds, swaps = time.monotonic() - began, (clients.count + 1) * len(numbers)
+    all_, server = clients.cpu()
+    series.cost = (all_ - cpu[0] - clients.idle[0] * seconds) / swaps
     series.server_cost = (server - cpu[1] - clients.idle[1] * seconds) / swaps
     series.take(await clients.each("collect"), written)
     return series
@@ -225,6 +235,16 @@ def lost(series: Series) -> Row:
         series.flaws,
         target="none lost",
         holds=not series.failures and not series.outdated,
+    )
+
+
+def share(clients: Clients) -> Row:
+    """How much of the machine the calls take by themselves: what is left is for the changes."""
+    cores = os.cpu_count() or 1
+    return Row(
+        f"… calls alone, {clients.calls:.0f} a second by {clients.count + 1} clients: share of all {cores} cores",
+        f"{clients.idle[0] / cores:.0%}",
+        f"the replica, meanwhile: {clients.idle[1] / cores:.1%}",
     )
 
 
