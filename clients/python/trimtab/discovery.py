@@ -140,8 +140,13 @@ class Callee:
 
     def settle(self) -> None:
         """No server can be reached: whoever waits goes on with what there is."""
-        self.settled = True
+        with self.lock:
+            # Who listens was told nothing as long as there was only what is known from elsewhere.
+            listeners = [] if self.settled or self.confirmed else list(self._listeners)
+            self.settled, state = True, self.state
         self._wake()
+        for listener in listeners:
+            listener(state)
 
     def when(self, predicate: Predicate) -> Future[None]:
         """Return a future that is done as soon as ``predicate`` holds of this service."""
@@ -154,10 +159,10 @@ class Callee:
         return future
 
     def listen(self, listener: Callable[[ServiceState], None]) -> Callable[[], None]:
-        """Have ``listener`` told of every new state, by the stream's thread: it must not block. Returns how to stop."""
+        """Have ``listener`` told of every new state, and of the one there is: it must not block. Returns how to stop."""
         with self.lock:
             self._listeners.append(listener)
-            known = self.state if self.settled else None
+            known = self.state if self.settled or self.confirmed else None
         if known is not None:
             listener(known)
         return lambda: self._unlisten(listener)
