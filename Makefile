@@ -7,7 +7,13 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PROTO_TOOLS := grpcio-tools==1.62.3 setuptools==79.0.1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint type format proto bench sim chaos clean
+.PHONY: help demo test lint type format proto bench compiled sim chaos clean
+
+# With COMPILED=1 the tests and benchmarks run on the compiled core.
+ifdef COMPILED
+CORE := .compiled/.done
+export PYTHONPATH := $(CURDIR)/.compiled
+endif
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -15,7 +21,7 @@ help: ## Show this list
 demo: $(VENV)/.demo ## Watch an online shop's order service survive real failures (about two minutes)
 	@$(BIN)/python -m deploy.demo $(DEMO)
 
-test: $(VENV)/.test ## Run the tests, on a real etcd
+test: $(VENV)/.test $(CORE) ## Run the tests, on a real etcd
 	$(BIN)/python -m pytest -n 3 --dist loadfile $(TESTS)
 
 lint: $(VENV)/.test type ## Check style, types and the direction of imports
@@ -30,8 +36,10 @@ format: $(VENV)/.test ## Put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.bench ## Run the benchmarks, each beside its reference (make bench BENCH=fanout for one)
+bench: $(VENV)/.bench $(CORE) ## Run the benchmarks, each beside its reference (make bench BENCH=fanout COMPILED=1)
 	$(BIN)/python -m tests.bench $(BENCH)
+
+compiled: .compiled/.done ## Build a wheel with the core as a C extension (needs a C compiler)
 
 sim: $(VENV)/.test ## Compare policies under load and faults in virtual time (make sim SIM="storm --seed 7")
 	$(BIN)/python -m tests.sim $(SIM)
@@ -47,7 +55,7 @@ proto: .venv-proto/.done ## Generate the stubs from proto/ (needs Python 3.11 or
 	  controlplane/store/etcd/rpc.proto
 
 clean: ## Remove what was built and what the demo left
-	rm -rf $(VENV) .venv-proto .trimtab dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-proto .trimtab .compiled dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
@@ -72,6 +80,16 @@ $(VENV)/.test: $(VENV)/bin/python pyproject.toml constraints.txt
 $(VENV)/.bench: $(VENV)/.test
 	@echo "Installing what the benchmarks compare with (once) ..."
 	@$(PIP) install -c constraints.txt -e '.[bench]'
+	@touch $@
+
+# Only the SDK of the wheel is kept, and shadows the sources: whatever of them changes asks for another one.
+.compiled/.done: $(VENV)/.test pyproject.toml $(shell find clients/python/trimtab -name '*.py')
+	@echo "Compiling the core (some minutes) ..."
+	@rm -rf .compiled dist
+	@$(PIP) install -c constraints.txt build
+	@PYTHONPATH= HATCH_BUILD_HOOKS_ENABLE=1 PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m build --outdir dist . >/dev/null
+	@$(PIP) install --no-deps --target .compiled dist/trimtab-*.whl
+	@rm -r .compiled/controlplane
 	@touch $@
 
 .venv-proto/.done:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from controlplane.store.embedded import EmbeddedEtcd
+from tests.support.core import kind_of_core
 from tests.support.etcd import default_binary, etcd_binaries
 
 Servers = Callable[[Path], EmbeddedEtcd]
@@ -27,7 +28,7 @@ def pytest_configure() -> None:
 
 def pytest_report_header() -> str:
     versions = [f"{version} ({path})" for version, path in etcd_binaries().items()]
-    return f"etcd: {', '.join(versions) or 'none found'}"
+    return f"etcd: {', '.join(versions) or 'none found'}; core of the SDK: {kind_of_core()}"
 
 
 @pytest.fixture(scope="session")

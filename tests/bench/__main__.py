@@ -21,6 +21,7 @@ import uvloop
 from controlplane.store.embedded import find_binary
 from tests.bench.house import House
 from tests.bench.report import Row, table
+from tests.support.core import kind_of_core
 
 BENCHMARKS = (
     "fanout",
@@ -97,8 +98,8 @@ def machine() -> str:
     memory = psutil.virtual_memory().total / 2**30
     return (
         f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.release()}, "
-        f"Python {platform.python_version()}, grpcio {grpc.__version__}, uvloop {metadata.version('uvloop')}, "
-        f"etcd {find_binary()}; server, etcd and load on this machine over loopback"
+        f"Python {platform.python_version()}, core of the SDK {kind_of_core()}, "
+        f"grpcio {grpc.__version__}, uvloop {metadata.version('uvloop')}, etcd {find_binary()}; server, etcd and load on this machine over loopback"
     )
 
 

@@ -31,14 +31,18 @@ class Deadline:
         wheel = _latest
         if wheel is None or wheel.loop is not loop:
             wheel = _wheel_of(loop)
-        task = self._task = current_task(loop)
-        self._cancelling = task.cancelling() if task is not None else 0
         number = self._when // TURN + 1.0
         slot = wheel.slots.get(number)
         if slot is None or number <= wheel.turned:
             slot = wheel.slot(number)
-        slot[self] = None
+        self.wait(loop, slot)
+
+    def wait(self, loop: asyncio.AbstractEventLoop, slot: dict[Deadline, None]) -> None:
+        """Begin to hold for the task that is running, from now until whoever keeps ``slot`` says that it has expired."""
+        task = self._task = current_task(loop)
+        self._cancelling = task.cancelling() if task is not None else 0
         self._slot = slot
+        slot[self] = None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

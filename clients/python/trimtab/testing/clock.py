@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import TracebackType
 
 from trimtab.calling.wheel import Deadline
 from trimtab.core.clock import Event
@@ -23,7 +24,7 @@ class FakeClock:
         self._now = start
         self._changes = 0
         self._pauses: list[float] = []
-        self._slots: dict[float, dict[Deadline, None]] = {}
+        self._places: dict[float, dict[_FakeDeadline, None]] = {}
 
     def now(self) -> float:
         """Seconds; the first time has no meaning."""
@@ -59,28 +60,28 @@ class FakeClock:
             self._pauses.remove(until)
             self._changes += 1
 
-    def deadline(self, when: float) -> Deadline:
+    def deadline(self, when: float) -> _FakeDeadline:
         """End what the task does inside when the time has come, with TimeoutError."""
         return _FakeDeadline(self, when)
 
-    def slot(self, when: float) -> dict[Deadline, None]:
+    def place(self, when: float) -> dict[_FakeDeadline, None]:
         """Where a deadline waits."""
-        self._slots = {due: slot for due, slot in self._slots.items() if slot}
+        self._places = {due: place for due, place in self._places.items() if place}
         if when <= self._now:
             asyncio.get_running_loop().call_soon(self.advance, 0.0)
-        return self._slots.setdefault(when, {})
+        return self._places.setdefault(when, {})
 
     def _due(self) -> list[float]:
         return [until for until in self._pauses if until > self._now] + [
-            when for when, slot in self._slots.items() if slot
+            when for when, place in self._places.items() if place
         ]
 
     def _reach(self, now: float) -> None:
         self._now = now
         self._changes += 1
-        for when in sorted(self._slots):
+        for when in sorted(self._places):
             if when <= now:
-                for deadline in list(self._slots.pop(when)):
+                for deadline in list(self._places.pop(when)):
                     deadline.expire()
 
     async def _quiet(self, until: float) -> None:
@@ -92,21 +93,28 @@ class FakeClock:
             turns = turns + 1 if seen == self._changes else 0
 
 
-class _FakeDeadline(Deadline):
+class _FakeDeadline:
     """A deadline of a fake clock. It does not make time pass: something that is waited for inside does."""
 
-    __slots__ = ("_clock", "_loop")
+    __slots__ = ("_clock", "_deadline", "_loop", "_place", "_slot", "_when")
 
     def __init__(self, clock: FakeClock, when: float) -> None:
-        super().__init__(when)
         self._clock = clock
+        self._when = when
+        self._deadline = Deadline(when)
+        self._slot: dict[Deadline, None] = {}
 
     def __enter__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        task = self._task = asyncio.current_task(self._loop)
-        self._cancelling = task.cancelling() if task is not None else 0
-        self._slot = self._clock.slot(self._when)
-        self._slot[self] = None
+        self._place = self._clock.place(self._when)
+        self._place[self] = None
+        self._deadline.wait(self._loop, self._slot)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._place.pop(self, None)
+        self._deadline.__exit__(kind, error, trace)
 
     def expire(self) -> None:
         """The time has come."""
@@ -114,6 +122,6 @@ class _FakeDeadline(Deadline):
         self._loop.call_soon_threadsafe(self._cancel)
 
     def _cancel(self) -> None:
-        if self in self._slot:
-            del self._slot[self]
-            super().expire()
+        if self._slot:
+            self._slot.clear()
+            self._deadline.expire()

@@ -146,9 +146,9 @@ class Balancer:
         if self._told is not self.ejected:
             before, self._told = self._told, self.ejected
             if self._changed is not None:
-                back = before - self._told
-                callable_again = back & self._state.candidates().keys()
-                self._changed(sorted(self._told - before), sorted(callable_again))
+                candidates = self._state.candidates()
+                back = [id_ for id_ in before - self._told if id_ in candidates]
+                self._changed(sorted(self._told - before), sorted(back))
         self._plan()
 
     def _plan(self) -> None:
