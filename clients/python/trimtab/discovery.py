@@ -276,7 +276,9 @@ class Discovery:
             return None
         # A state from disk was not claimed to be held: only a confirmed one is a base for differences.
         news = decode(resource)
-        held = callee.state if callee.confirmed or news.full else ServiceState(callee.name)
+        # What is counted of calls is counted on in any case.
+        state = callee.state
+        held = state if callee.confirmed or news.full else ServiceState(callee.name, tallies=state.tallies)
         try:
             state = held.apply(news)
         except Mismatch as mismatch:
