@@ -8,7 +8,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trimtab.policy.builtin import BUILT_IN
-from trimtab.policy.effective import Chooser, Effective, Layer, Origin, Request, fits, layers, resolve, settle
+from trimtab.policy.effective import (
+    Chooser,
+    Effective,
+    Layer,
+    Origin,
+    Request,
+    fits,
+    forebears,
+    layers,
+    resolve,
+    settle,
+)
 from trimtab.policy.model import Match, Route, ServicePolicy
 from trimtab.policy.reading import read
 from trimtab.policy.sections import OFF, SECTIONS, Limit, Retry, Sections, Timeout, TokenThrottle
@@ -199,3 +210,31 @@ def test_methods_that_somebody_makes_up_do_not_fill_the_memory() -> None:
         assert chooser.choose(f"made-up-{index}") == (2, 3)
     assert sum(chooser.settled(f"made-up-{index}") for index in range(5000)) <= 1024
     assert chooser.choose("Charge") == (0, 2, 3)
+
+
+def routes_for(*methods: str) -> tuple[Layer, ...]:
+    """The layers of a document with a route for each method, and the ``*`` of its namespace."""
+    said = Sections(timeout=Timeout(total=1.0))
+    routes = tuple(Route(match=Match(method=(method,)), sections=said) for method in methods)
+    return layers(ServicePolicy(namespace="shop", name="orders", routes=routes), EVERYBODY)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "places"),
+    [
+        ("AB", "AB", {0: 0, 1: 1}),
+        ("AB", "CAB", {1: 0, 2: 1}),
+        ("AB", "BA", {0: 1, 1: 0}),
+        ("AB", "B", {0: 1}),
+        ("AB", "AC", {0: 0, 1: 1}),  # the second one has another match now
+        ("AB", "BC", {0: 1}),  # where the second one stood is another now, but it went elsewhere
+        ("AAB", "BAA", {0: 2, 1: 0, 2: 1}),
+    ],
+)
+def test_a_route_is_known_again_by_its_calls_and_else_by_its_place(
+    before: str, after: str, places: dict[int, int]
+) -> None:
+    found = forebears(routes_for(*after), routes_for(*before))
+    routes = {new.place: old.place for new, old in found.items() if new.document == "shop/orders"}
+    assert routes == {"default": "default", **{f"routes[{new}]": f"routes[{old}]" for new, old in places.items()}}
+    assert all(found[layer.origin] == layer.origin for layer in layers(None, EVERYBODY))

@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 from trimtab.core.calling.call import Call
 from trimtab.core.calling.rules import Release
+from trimtab.core.retrying.conditions import Outcome
 from trimtab.discovery import Callee
-from trimtab.errors import Overloaded, RateLimited
+from trimtab.errors import CircuitOpen, Overloaded, RateLimited
 from trimtab.policy.reading import read
 from trimtab.testing.clock import FakeClock
 
@@ -169,3 +170,34 @@ def test_the_first_call_after_a_change_finds_its_picker_made(orders: Callee) -> 
     begin(orders)
     assert balancer.picker is picker
     assert balancer.due > orders.pipeline("GET").now()
+
+
+ROUTES = "{match: {method: Charge}, concurrency: 1, breaker: 1 in a row}"
+
+
+def test_a_route_that_is_put_before_another_takes_nothing_of_it_over(orders: Callee) -> None:
+    prepare(orders, "{}", 8, f"[{ROUTES}]")()
+    begin(orders, "Charge")
+    prepare(orders, "{}", 9, f"[{{match: {{method: Refund}}, concurrency: 1}}, {ROUTES}]")()
+    begin(orders, "Refund")
+    with pytest.raises(Overloaded):
+        begin(orders, "Charge")
+
+
+def test_a_circuit_stays_open_when_its_route_gets_another_place(orders: Callee) -> None:
+    prepare(orders, "{}", 8, f"[{ROUTES}]")()
+    call = begin(orders, "Charge")
+    orders.pipeline("Charge").failed(call, Outcome("503", failed=True), "503", call.began, last=True)
+    orders.pipeline("Charge").over(call, call.began)
+    prepare(orders, "{}", 9, f"[{{match: {{method: Refund}}, timeout: 1s}}, {ROUTES}]")()
+    with pytest.raises(CircuitOpen):
+        begin(orders, "Charge")
+
+
+def test_a_limit_is_told_by_the_place_that_its_route_has_now(orders: Callee) -> None:
+    prepare(orders, "{}", 8, f"[{ROUTES}]")()
+    begin(orders, "Charge")
+    prepare(orders, "{}", 9, f"[{{match: {{method: Refund}}, timeout: 1s}}, {ROUTES}]")()
+    assert {str(origin): found.in_flight for origin, found in orders.rules.bulkheads.items()} == {
+        "default/orders routes[1]": 1
+    }

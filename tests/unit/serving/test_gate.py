@@ -205,6 +205,19 @@ def test_a_limit_that_is_taken_away_lets_everybody_in(policy: str | None) -> Non
         visit.leave(0.1)
 
 
+def test_a_route_that_is_put_before_another_takes_nobody_of_it_over() -> None:
+    charge, refund = (
+        f"{{match: {{method: {method}}}, server: {{concurrency: 1, queue: 0}}}}" for method in ("Charge", "Refund")
+    )
+    orders = gate(f"routes: [{charge}]")
+    orders.arrive(Arrival("Charge"), 0.0)
+    enact(orders, f"routes: [{refund}, {charge}]")
+    assert orders.arrive(Arrival("Refund"), 1.0) is not None
+    with pytest.raises(Overloaded):
+        orders.arrive(Arrival("Charge"), 1.0)
+    assert orders.read().places == {"default/orders routes[0]": (1, 1), "default/orders routes[1]": (1, 1)}
+
+
 def test_a_change_of_something_else_leaves_a_bucket_as_full_as_it_was() -> None:
     orders = gate("default: {server: {limit: {rate: 1/s}}}")
     arrive(orders, 0.0)

@@ -17,7 +17,7 @@ from trimtab.core.limiting.bulkhead import Bulkhead
 from trimtab.core.limiting.keyed import Keyed
 from trimtab.core.limiting.limiter import Limiter, build_limiter, may_go_on
 from trimtab.core.limiting.shedding import Admission, Priority, Ticket
-from trimtab.policy.effective import Chooser, Origin, layers, settle
+from trimtab.policy.effective import Chooser, Origin, forebears, layers, settle
 from trimtab.policy.model import ServicePolicy
 from trimtab.policy.sections import OFF, Limit, Server
 
@@ -154,10 +154,12 @@ class ServerRules:
     def take_over(self, before: ServerRules, now: float) -> Sequence[Ticket]:
         """Take the place of the rules ``before``. Returns the tickets that have a place now, as ``Admission.start`` does."""
         settings = {layer.origin: layer.sections.server for layer in self._layers}
+        now_at = {old: new for new, old in forebears(self._layers, before._layers).items()}
         started: list[Ticket] = []
-        for origin, entrance in before._entrances.items():
-            server = settings.get(origin)
-            if server is None or server is OFF:
+        for place, entrance in before._entrances.items():
+            origin = now_at.get(place)
+            server = settings[origin] if origin is not None else None
+            if origin is None or server is None or server is OFF:
                 entrance.close()
             else:
                 assert isinstance(server, Server)

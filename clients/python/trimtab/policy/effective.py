@@ -66,6 +66,26 @@ def layers(service: ServicePolicy | None, namespace: ServicePolicy | None) -> tu
     return (*found, Layer(BUILT_IN_ORIGIN, None, BUILT_IN))
 
 
+def forebears(layers: Iterable[Layer], before: Iterable[Layer]) -> dict[Origin, Origin]:
+    """Where the layers stood ``before``, for those that did: a route for the same calls may have got another place.
+
+    A route whose match is new to its document is the one that stood in its place, unless that one is elsewhere now.
+    """
+    places: dict[tuple[str, Match | None], list[Origin]] = {}
+    for layer in before:
+        places.setdefault((layer.origin.document, layer.match), []).append(layer.origin)
+    found: dict[Origin, Origin] = {}
+    others: list[Origin] = []
+    for layer in layers:
+        if same := places.get((layer.origin.document, layer.match)):
+            found[layer.origin] = same.pop(0)
+        else:
+            others.append(layer.origin)
+    left = {origin for origins in places.values() for origin in origins}
+    found.update((origin, origin) for origin in others if origin in left)
+    return found
+
+
 def resolve(layers: Iterable[Layer], request: Request) -> dict[str, Effective]:
     """What holds for a call, by the name of the section."""
     return settle(layer for layer in layers if layer.match is None or fits(layer.match, request))

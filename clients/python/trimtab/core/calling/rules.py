@@ -32,7 +32,7 @@ from trimtab.core.limiting.limiter import may_go_on
 from trimtab.core.retrying.budget import build_budget
 from trimtab.core.retrying.conditions import Retryable
 from trimtab.core.retrying.schedule import Schedule
-from trimtab.policy.effective import Chooser, Effective, Layer, Origin, settle
+from trimtab.policy.effective import Chooser, Effective, Layer, Origin, forebears, settle
 from trimtab.policy.effective import layers as layers_of
 from trimtab.policy.model import ServicePolicy
 from trimtab.policy.sections import OFF, Balance, Concurrency, Hedge, Limit, Outlier, Retry, Split, Timeout
@@ -106,6 +106,7 @@ class Rules:
         self._layers = layers_of(
             service.policy if service is not None else None, namespace.policy if namespace is not None else None
         )
+        self._forebears = forebears(self._layers, before._layers if before is not None else ())
         self._chooser = Chooser(self._layers, caller.name)
         self._pipelines: dict[tuple[int, ...], Pipeline] = {}
         self.by_method: dict[str, Pipeline] = {}
@@ -261,7 +262,8 @@ class Rules:
         """What a section of one place stands for, None where it is off: one object, however many pipelines it is in."""
         if said.value is None:
             return None
-        part = self._keep((section, *said), lambda: self._make(section, said.value, said.origin))
+        make = partial(self._make, section, said.value, said.origin)
+        part = self._keep((section, *said), make, (section, said.value, self._forebears.get(said.origin)))
         self._places[section, said.origin] = part
         return part
 
@@ -290,7 +292,7 @@ class Rules:
 
     def _bulkhead(self, settings: Concurrency, origin: Origin) -> ConcurrencyGate:
         """A limit that an operator moved still counts the calls that are under way, and goes on from what it found."""
-        before, rng = self._places_before.get(("concurrency", origin)), self._surroundings.rng
+        before, rng = self._place_before("concurrency", origin), self._surroundings.rng
         if not isinstance(before, ConcurrencyGate):
             return ConcurrencyGate(settings, rng)
         self._changes.append(lambda now: before.change(settings, rng))
@@ -298,16 +300,22 @@ class Rules:
 
     def _rate(self, settings: Limit, origin: Origin) -> RateGate | KeyedRateGate:
         """A limit that an operator moved still counts the calls that it let through."""
-        before = self._places_before.get(("limit", origin))
+        before = self._place_before("limit", origin)
         if not isinstance(before, (RateGate, KeyedRateGate)) or not may_go_on(before.settings, settings):
             return RateGate(settings) if settings.per == "service" else KeyedRateGate(settings)
         self._changes.append(lambda now: before.limiter.change(settings, now))
         return RateGate(settings, before) if isinstance(before, RateGate) else KeyedRateGate(settings, before)
 
-    def _keep(self, key: tuple[Hashable, ...], make: Callable[[], T]) -> T:
+    def _place_before(self, section: str, origin: Origin) -> Any:
+        """What the section stood for where the layer stood before."""
+        before = self._forebears.get(origin)
+        return None if before is None else self._places_before.get((section, before))
+
+    def _keep(self, key: tuple[Hashable, ...], make: Callable[[], T], before: tuple[Hashable, ...] | None = None) -> T:
+        """The part of a key. ``before``: its key in the rules before, where that was another."""
         if key in self._parts:
             return self._parts[key]  # type: ignore[no-any-return]
-        part = self._before.get(key)
+        part = self._before.get(before or key)
         if part is None:
             part = make()
         self._parts[key] = part
