@@ -201,3 +201,28 @@ def test_a_limit_is_told_by_the_place_that_its_route_has_now(orders: Callee) -> 
     assert {str(origin): found.in_flight for origin, found in orders.rules.bulkheads.items()} == {
         "default/orders routes[1]": 1
     }
+
+
+def test_news_of_endpoints_leave_the_circuit_of_calls_without_one_open(orders: Callee) -> None:
+    enact(orders, "breaker: {open_when: 1 in a row, open_for: 5s}")
+    pipeline = orders.pipeline("GET")
+    call = pipeline.begin(pipeline.now(), local=True)
+    pipeline.failed(call, Outcome("exception", failed=True), "broken", pipeline.now(), last=True)
+    pipeline.over(call, pipeline.now())
+    endpoints = {endpoint.id: endpoint for endpoint in (endpoint_at(1), endpoint_at(2))}
+    orders.swap(replace(orders.state, version=9, endpoints=endpoints, healthy=endpoints))
+    with pytest.raises(CircuitOpen) as caught:
+        pipeline.begin(pipeline.now(), local=True)
+    assert caught.value.retry_after == 5.0
+
+
+def test_the_refusal_of_a_call_without_an_endpoint_tells_of_its_own_circuit(orders: Callee) -> None:
+    enact(orders, "breaker: {open_when: 1 in a row, open_for: 5s}")
+    begin(orders)  # the endpoint has a circuit, which is closed
+    pipeline = orders.pipeline("GET")
+    call = pipeline.begin(pipeline.now(), local=True)
+    pipeline.failed(call, Outcome("exception", failed=True), "broken", pipeline.now(), last=True)
+    pipeline.over(call, pipeline.now())
+    with pytest.raises(CircuitOpen, match="its circuit is open; try again in 5 s") as caught:
+        pipeline.begin(pipeline.now(), local=True)
+    assert caught.value.retry_after == 5.0

@@ -73,22 +73,24 @@ class Circuits:
         self._changed_state(self._name(call), now)
 
     def retain(self, endpoints: Container[str]) -> None:
-        """Endpoints that went away take their circuits along."""
+        """Endpoints that went away take their circuits along. Calls that need none share one, which stays."""
         if self.per_endpoint:
-            self.breakers = {id_: breaker for id_, breaker in self.breakers.items() if id_ in endpoints}
-            self.since = {id_: at for id_, at in self.since.items() if id_ in endpoints}
-            self._states = {id_: state for id_, state in self._states.items() if id_ in endpoints}
+            gone = [id_ for id_ in self.breakers if id_ and id_ not in endpoints]
+            for id_ in gone:
+                del self.breakers[id_]
+                self.since.pop(id_, None)
+                self._states.pop(id_, None)
 
     def refusal(self, call: Call, now: float) -> CircuitOpen:
         """The error of a call that no circuit lets through."""
-        if self.per_endpoint:
-            waits = [breaker.retry_after(now) for breaker in self.breakers.values()]
+        if self.per_endpoint and not call.local:
+            asked = [breaker for name, breaker in self.breakers.items() if name]
             what = "the circuits of all endpoints are"
         else:
-            waits = [self.breakers[self._name(call)].retry_after(now)]
+            asked = [self.breakers[self._name(call)]]
             what = f"the circuit of {call.method} is" if self._per_method else "its circuit is"
-        forced = any(breaker.state is State.FORCED_OPEN for breaker in self.breakers.values())
-        retry_after = min(waits, default=0.0)
+        forced = any(breaker.state is State.FORCED_OPEN for breaker in asked)
+        retry_after = min((breaker.retry_after(now) for breaker in asked), default=0.0)
         when = "an operator forced it" if forced else f"try again in {retry_after:.3g} s"
         hint = "see `trimtab get breakers`" if isinf(retry_after) else ""
         return CircuitOpen(
