@@ -55,7 +55,6 @@ class Callee:
         crew: Crew | None = None,
     ) -> None:
         self.name = name
-        self.statistics = Statistics()
         self._caller = caller
         self._nobody = nobody
         self._rng = rng or random.Random()
@@ -67,7 +66,8 @@ class Callee:
         self.revive(state or ServiceState(name))
 
     def revive(self, state: ServiceState) -> None:
-        """Begin with what is known from elsewhere: from disk, or in a forked child from its parent."""
+        """Begin with what is known from elsewhere: from disk, or in a forked child from its parent, whose calls are not ours."""
+        self.statistics = Statistics()
         self.settled = False
         self.confirmed = False
         self.unanswered = set(policies_of(self.name))

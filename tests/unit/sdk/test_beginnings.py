@@ -1,4 +1,4 @@
-"""A service that is called before it exists: what is known of it from the day on which it does."""
+"""What is counted of calls to a service from when it, or the process, begins."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def discovery() -> Discovery:
     )
 
 
-def test_its_calls_are_counted_where_balancing_and_reports_look() -> None:
+def test_calls_to_a_service_that_was_unheard_of_are_counted_where_balancing_and_reports_look() -> None:
     known = discovery()
     orders, _ = known.callee(ORDERS)
     known.apply(Resource(kind=Kind.KIND_ENDPOINTS, name=ORDERS))
@@ -45,3 +45,18 @@ def test_news_that_do_not_fit_leave_everything_as_it_is() -> None:
     assert refusal is not None
     assert refusal.resend
     assert orders.state is before
+
+
+def test_a_forked_child_counts_none_of_its_parents_calls() -> None:
+    known = discovery()
+    orders, _ = known.callee(ORDERS)
+    pipeline = orders.pipeline("GET")
+    call = pipeline.begin(pipeline.now(), local=True)
+    pipeline.answered(call, pipeline.now(), over=True)
+    assert orders.statistics.read().calls == 1
+    known.revive()
+    assert orders.statistics.read().calls == 0
+    pipeline = orders.pipeline("GET")
+    call = pipeline.begin(pipeline.now(), local=True)
+    pipeline.answered(call, pipeline.now(), over=True)
+    assert orders.statistics.read().calls == 1
