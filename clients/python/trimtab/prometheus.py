@@ -183,7 +183,8 @@ def _tell_endpoints(families: Families, callee: Callee) -> None:
     counts = Counter(_HEALTH.get(endpoint.health, "unknown") for endpoint in known.values())
     for health in _HEALTH.values():
         families["trimtab_client_endpoints"].add_metric((callee.name, health), counts[health])
-    ejected = sum(id_ in known for id_ in callee.rules.ejected)
+    with callee.lock:
+        ejected = sum(id_ in known for id_ in callee.rules.ejected)
     families["trimtab_client_endpoints_ejected"].add_metric((callee.name,), ejected)
 
 

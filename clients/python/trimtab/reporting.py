@@ -55,10 +55,12 @@ class Reporter:
 
 
 def _breakers(callee: Callee, now: float) -> Iterable[BreakerReport]:
-    for circuits in callee.rules.circuits:
-        with callee.lock:
-            found = [_breaker(callee.name, circuits, name, breaker, now) for name, breaker in circuits.breakers.items()]
-        yield from found
+    with callee.lock:
+        return [
+            _breaker(callee.name, circuits, name, breaker, now)
+            for circuits in callee.rules.circuits
+            for name, breaker in circuits.breakers.items()
+        ]
 
 
 def _breaker(service: str, circuits: Circuits, name: str, breaker: CircuitBreaker, now: float) -> BreakerReport:
@@ -78,8 +80,8 @@ def _breaker(service: str, circuits: Circuits, name: str, breaker: CircuitBreake
 
 
 def _endpoints(callee: Callee) -> Iterable[EndpointReport]:
-    ejected = callee.rules.ejected
     with callee.lock:
+        ejected = callee.rules.ejected
         taken = {
             id_: (tally.take(), tally.in_flight)
             for id_, tally in callee.state.tallies.items()

@@ -18,6 +18,7 @@ from trimtab.prometheus import METRICS, MeshCollector
 from trimtab.testing import FakeAsyncMesh, FakeMesh
 
 from tests.support.missing import without_xxhash
+from tests.unit.sdk.watched import watch
 
 SERVICE = "default/orders"
 Samples = dict[tuple[str, ...], float]
@@ -289,3 +290,13 @@ async def test_an_async_mesh_is_told_the_same_way() -> None:
         (await mesh.pick("orders")).done()
         told: Any = scraped(registry)
     assert told["trimtab_client_calls_total", "success", SERVICE] == 1
+
+
+def test_a_scrape_reads_what_calls_add_to_with_their_lock(mesh: FakeMesh, registry: CollectorRegistry) -> None:
+    mesh.policy("orders", "default: {breaker: 5 in a row, concurrency: 9}")
+    mesh.respond("orders", 200)
+    call(mesh)
+    rules = watch(mesh.callee("orders"))
+    assert scraped(registry)["trimtab_client_concurrency_limit", "default/orders default", SERVICE] == 9
+    assert sorted(rules.seen) == ["bulkheads", "circuits", "ejected"]
+    assert rules.unlocked == []

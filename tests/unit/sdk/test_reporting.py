@@ -7,6 +7,7 @@ from trimtab.core.retrying.conditions import Outcome
 from trimtab.reporting import LIMIT, PAUSE, Reporter
 from trimtab.v1.mesh_pb2 import BreakerReport, EndpointReport, Report
 
+from tests.unit.sdk.watched import watch
 from tests.unit.sdk_http.known_mesh import KnownMesh, endpoint_at
 
 FAILED = Outcome("503", failed=True)
@@ -114,3 +115,13 @@ def test_the_worst_come_first_and_no_more_than_the_contract_allows() -> None:
         tallies[f"e{number}"] = type(tallies["a"])()
         tallies[f"e{number}"].calls = 1
     assert len(shop.endpoints()) == LIMIT
+
+
+def test_what_calls_add_to_is_read_with_their_lock() -> None:
+    """Else a call that has a picker composed while a report is made would end the stream's thread."""
+    shop = Shop("default: {breaker: 5 in a row}")
+    shop.call(0.1, FAILED)
+    rules = watch(shop.mesh.service)
+    assert shop.report() is not None
+    assert sorted(rules.seen) == ["circuits", "ejected"]
+    assert rules.unlocked == []

@@ -152,19 +152,19 @@ class Rules:
 
     @property
     def circuits(self) -> list[Circuits]:
-        """All circuits that there are."""
+        """All circuits that there are. With the lock held, as a call may add some."""
         return [part for part in self._parts.values() if isinstance(part, Circuits)]
 
     @property
     def bulkheads(self) -> dict[Origin, Bulkhead]:
-        """What limits concurrency, by the place in the documents that says so."""
+        """What limits concurrency, by the place in the documents that says so. Likewise."""
         return {
             origin: part.bulkhead for (_, origin), part in self._places.items() if isinstance(part, ConcurrencyGate)
         }
 
     @property
     def ejected(self) -> frozenset[str]:
-        """Ids of the endpoints that outlier detection keeps out of some pipeline."""
+        """Ids of the endpoints that outlier detection keeps out of some pipeline. Likewise."""
         return frozenset[str]().union(*(part.ejected for part in self._parts.values() if isinstance(part, Balancer)))
 
     # Composing
