@@ -88,7 +88,7 @@ def large(padding: int) -> str:
         " concurrency: {adaptive: {}}, fault: {abort: 503, delay: 1s}, split: {weights: {a: 1}}, mirror: b"
     )
     filler = "x" * padding
-    return routes(*(f"match: {{caller: c{n}, header: {{x: x{filler}}}}}, {wide}" for n in range(MAX_ROUTES)))
+    return routes(*(f"match: {{method: c{n}, header: {{x: x{filler}}}}}, {wide}" for n in range(MAX_ROUTES)))
 
 
 def held(form: Form) -> st.SearchStrategy[Any]:
@@ -169,7 +169,9 @@ def sections(at_least: int = 0) -> st.SearchStrategy[Sections]:
 
 
 matches: st.SearchStrategy[Match] = section(Match).filter(lambda match: match != Match())
-_routes = st.builds(Route, match=matches, sections=sections(at_least=1))
+_routes = st.builds(Route, match=matches, sections=sections(at_least=1)).filter(
+    lambda one: not list(one.contradictions())
+)
 
 
 def _sound(policy: ServicePolicy) -> bool:

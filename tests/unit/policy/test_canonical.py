@@ -119,3 +119,10 @@ def test_decoding_takes_nothing_but_one_json_policy(document: bytes) -> None:
 def test_decoding_has_an_upper_bound() -> None:
     with pytest.raises(PolicyInvalid, match="too many"):
         decode(b" " * (MAX_CANONICAL_BYTES + 1))
+
+
+def test_what_a_client_would_never_apply_is_refused_without_places_too() -> None:
+    route = b'{"match":{"caller":["batch"]},"server":{"concurrency":5}}'
+    document = encode(read(EXAMPLE)).replace(b'"routes":[', b'"routes":[' + route + b",")
+    with pytest.raises(PolicyInvalid, match="servers do not know their callers by name"):
+        decode(document)

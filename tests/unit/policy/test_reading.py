@@ -239,6 +239,7 @@ def test_what_is_wrong_in_a_section_is_told_with_its_place(sections: str, path: 
         (("method: Charge", "path: v1"), "spec.routes[0].match.path", "a path as /v1/orders"),
         (("method: Charge", "header: {x: a, X: b}"), "spec.routes[0].match.header.X", "appears twice"),
         (("method: Charge", "header: {é: a}"), "spec.routes[0].match.header.é", "the name of a header"),
+        (("limit: {rate: 50/s, burst: 100}", "server: off"), "spec.routes[1].server", "do not know their callers"),
         (("method: Charge", "caller: true"), "spec.routes[0].match.caller", "true is no text (quote it)"),
     ],
 )  # fmt: skip

@@ -124,7 +124,11 @@ class _Builder:
             self.refuse(node, f"{path}.match", "missing", "what holds for every call belongs into spec.default")
         if not entries and isinstance(node.value, Entries):
             self.refuse(node, path, "says nothing about the calls it matches", "add a section, or remove it")
-        return Route(match=match, sections=self.said(entries, path, name))
+        told = Route(match=match, sections=self.said(entries, path, name))
+        if match is not _BAD:
+            for field, message, hint in told.contradictions():
+                self.refuse(entries[field], f"{path}.{field}", message, hint)
+        return told
 
     def sections(self, node: Node, path: str, name: str) -> Sections:
         """The sections of one place."""

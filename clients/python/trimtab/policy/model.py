@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from trimtab.policy.forms import ListOf, MapOf, Text, form
+from trimtab.policy.forms import Contradiction, ListOf, MapOf, Text, form
 from trimtab.policy.sections import Sections
 from trimtab.policy.words import HEADER, METHOD
 
@@ -44,6 +45,12 @@ class Route:
 
     match: Match
     sections: Sections
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        """What would never apply."""
+        if self.match.caller and self.sections.server is not None:
+            message = "never applies: servers do not know their callers by name"
+            yield Contradiction("server", message, "match a header that these callers send")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

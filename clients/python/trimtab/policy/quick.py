@@ -65,7 +65,9 @@ def _route(route: Json, name: str) -> Route:
     _demand(type(route) is dict)
     match = route.pop("match")
     _demand(bool(match) and bool(route))
-    return Route(match=reader(_MATCH)(match), sections=_sections(route, name))
+    told = Route(match=reader(_MATCH)(match), sections=_sections(route, name))
+    _demand(next(told.contradictions(), None) is None)
+    return told
 
 
 def _sections(told: Json, name: str) -> Sections:
