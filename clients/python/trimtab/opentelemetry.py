@@ -30,14 +30,16 @@ Attributes = dict[str, str | int | float | bool]
 
 
 class _Trace:
-    """The spans of a call. ``within``: the context of the call's own. ``error``: of its newest attempt, empty for a good one."""
+    """The spans of a call. ``within``: the context of the call's own. ``errors``: of the newest attempt at each endpoint, by its
+    id, empty for a good one: copies end in any order, and the call comes to what one of them did.
+    """
 
-    __slots__ = ("attempt", "error", "span", "token", "within")
+    __slots__ = ("errors", "span", "within")
 
     def __init__(self, span: Span, within: Context) -> None:
         self.span = span
         self.within = within
-        self.error = ""
+        self.errors: dict[str, str] = {}
 
 
 class Tracing(Hooks):
@@ -86,8 +88,8 @@ class Tracing(Hooks):
             span.set_attribute("rpc.response.status_code", status)
         elif dispatch.protocol == "http" and status:
             span.set_attribute("http.response.status_code", int(status))
-        told.error = _error(dispatch, status, outcome)
-        _end(span, told.error, call.error)
+        error = told.errors[_where(call)] = _error(dispatch, status, outcome)
+        _end(span, error, call.error)
 
     def call_ended(self, call: Call, error: Exception | None) -> None:
         """End the span of the call."""
@@ -101,7 +103,7 @@ class Tracing(Hooks):
                 # Given up, perhaps between two attempts: it did not fail with the last one.
                 _end(span, outcome.condition, "")
             else:
-                _end(span, told.error, call.error)
+                _end(span, told.errors.get(_where(call), ""), call.error)
             return
         span.set_attribute("trimtab.refused", refusing_section(call, error))
         _end(span, str(getattr(error, "code", type(error).__qualname__)), str(error))
@@ -117,6 +119,10 @@ class Tracing(Hooks):
 
     def _trace(self, call: Call) -> _Trace | None:
         return call.notes.get(self) if call.notes is not None else None
+
+
+def _where(call: Call) -> str:
+    return call.endpoint.id if call.endpoint is not None else ""
 
 
 def _described(call: Call, dispatch: Dispatch) -> tuple[str, Attributes]:

@@ -10,6 +10,7 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.trace import StatusCode
 from trimtab.core.calling.call import Call
+from trimtab.core.retrying.conditions import OK
 from trimtab.hooks import Dispatch, Hooks, Outcome
 from trimtab.testing import FakeAsyncMesh
 
@@ -114,3 +115,27 @@ async def test_what_a_guarded_copy_does_is_below_its_own_span() -> None:
     assert said(lost)["error.type"] == "cancelled"
     assert said(attempts[answered]).get("error.type") is None
     assert trace.get_current_span() is trace.INVALID_SPAN
+
+
+def test_a_copy_that_fails_after_another_has_answered_makes_no_error_of_the_call() -> None:
+    """On threads it may, before the call's own thread has looked."""
+    spans = Spans()
+    orders = KnownMesh(endpoint_at(1, "a"), endpoint_at(2, "b"), policy=HEDGED, hooks=[spans.tracing])
+    pipeline = orders.service.pipeline("GET")
+    assert pipeline.hedged is not None
+    now = pipeline.now()
+    call = pipeline.begin(now, method="GET")
+    copies = pipeline.hedged.copies(call, now)
+    slow, good = copies.first, copies.another(now + 0.02)
+    assert good is not None
+    broken = Outcome("exception", failed=True)
+    for copy in (slow, good):
+        pipeline.sending(copy, Dispatch(scoped=True))
+    pipeline.attempt_over(good, OK)
+    slow.error = "it broke"
+    pipeline.attempt_over(slow, broken)
+    copies.answered(good, OK, "", now + 0.03)
+    copies.lost(slow, broken, now + 0.03)
+    pipeline.over(call, now + 0.03)
+    assert "error.type" not in said(spans.call)
+    assert spans.call.status.status_code is not StatusCode.ERROR
