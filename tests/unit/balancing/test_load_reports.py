@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trimtab.core.balancing.load_weight import BLACKOUT, RECOMPUTE
+from trimtab.core.balancing.load_weight import BLACKOUT, RECOMPUTE, LoadWeight, even_out
 from trimtab.core.balancing.loads import Loads
+from trimtab.core.balancing.stride import StaticStride
 from trimtab.core.orca import LoadReport
 from trimtab.core.throughput import WINDOW, Throughput
 
@@ -165,3 +167,16 @@ def test_who_left_is_forgotten_and_who_was_away_begins_anew() -> None:
     loads.report("away", LoadReport(qps=100, cpu=0.5), 20.0)
     assert loads.weights(25.0)["away"] == 0.0
     assert loads.weights(20.0 + BLACKOUT)["away"] == 200.0
+
+
+@settings(max_examples=200)
+@given(st.lists(st.tuples(*[st.floats(0, allow_infinity=False)] * 3), min_size=2, max_size=5))
+def test_whatever_endpoints_report_there_are_turns(told: list[tuple[float, float, float]]) -> None:
+    weights = []
+    for qps, eps, cpu in told:
+        weight = LoadWeight()
+        weight.report(0.0, qps, eps, cpu)
+        weights.append(weight.weight(BLACKOUT))
+    evened = even_out({str(index): weight for index, weight in enumerate(weights)})
+    turns = StaticStride(list(evened.values()))
+    assert turns.next(count()) in range(len(told))

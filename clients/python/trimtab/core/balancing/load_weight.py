@@ -9,6 +9,8 @@ BLACKOUT = 10.0  # reports are believed when they have come for so long (seconds
 EXPIRY = 180.0  # and no longer than this after the last one (seconds)
 RECOMPUTE = 1.0  # how often pickers are made anew from the weights (seconds)
 ERROR_PENALTY = 1.0
+# Far beyond what a machine can do: a figure that is garbage must not make the sum of all weights infinite.
+LEAST, MOST = 1e-9, 1e15
 
 
 class LoadWeight:
@@ -25,7 +27,7 @@ class LoadWeight:
         """Take a report: calls and errors a second, and the share of the machine in use. Empty ones are ignored."""
         if qps <= 0 or utilization <= 0:
             return
-        self._weight = qps / (utilization + eps / qps * ERROR_PENALTY)
+        self._weight = min(MOST, max(LEAST, qps / (utilization + eps / qps * ERROR_PENALTY)))
         self._updated = now
         if self._since is None:
             self._since = now
