@@ -226,3 +226,18 @@ def test_the_refusal_of_a_call_without_an_endpoint_tells_of_its_own_circuit(orde
     with pytest.raises(CircuitOpen, match="its circuit is open; try again in 5 s") as caught:
         pipeline.begin(pipeline.now(), local=True)
     assert caught.value.retry_after == 5.0
+
+
+def test_who_was_ejected_stays_so_when_policies_change_twice_between_two_calls() -> None:
+    """Where paths matter, which picker a call needs is known when it comes."""
+    orders = KnownMesh(endpoint_at(1, "a"), endpoint_at(2, "b"), clock=FakeClock()).service
+    sections = "outlier: {consecutive: 1, max_ejected: 50%}"
+    prepare(orders, sections, 8, "[{match: {path: /slow}, timeout: 9s}]")()
+    call = begin(orders)
+    assert call.endpoint is not None
+    call.pipeline.failed(call, Outcome("503", failed=True), "503", call.pipeline.now(), last=True)
+    call.pipeline.over(call, call.pipeline.now())
+    for revision in (9, 10):
+        prepare(orders, sections, revision, f"[{{match: {{path: /slow}}, timeout: {revision}s}}]")()
+    begin(orders)
+    assert orders.rules.ejected == {call.endpoint.id}

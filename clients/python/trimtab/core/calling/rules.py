@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 from trimtab.core.balancing.build import require
@@ -39,7 +40,7 @@ from trimtab.policy.sections import OFF, Balance, Concurrency, Hedge, Limit, Out
 
 T = TypeVar("T")
 
-_STATEFUL = ("fault", "limit", "throttle", "concurrency", "breaker", "retry", "fallback", "mirror")
+_STATEFUL = ("fault", "limit", "throttle", "concurrency", "breaker", "retry", "hedge", "fallback", "mirror")
 _NO_TIMEOUT = Timeout()
 _METHODS = 1024  # of a service are few; whoever makes them up must not fill the memory
 _READY = 64  # methods that find their pipeline ready after a change
@@ -97,16 +98,19 @@ class Rules:
         self._caller = caller
         self._sequence = sequence
         self._state = state
+        # Looked up only: calls that go by it may still add to it.
         self._before = before._parts if before is not None else {}
         self._places_before = before._places if before is not None else {}
         self._parts: dict[tuple[Hashable, ...], Any] = {}
         self._places: dict[tuple[str, Origin], Any] = {}
-        # What goes on under other settings does so when these rules take effect, and not before.
+        # What goes on under other settings, or is of an older state, does so when these rules take effect, and not before.
+        self._in_effect = before is None
         self._changes: list[Callable[[float], None]] = []
         self._layers = layers_of(
             service.policy if service is not None else None, namespace.policy if namespace is not None else None
         )
         self._forebears = forebears(self._layers, before._layers if before is not None else ())
+        self._aside = self._left_aside(before) if before is not None else {}
         self._chooser = Chooser(self._layers, caller.name)
         self._pipelines: dict[tuple[int, ...], Pipeline] = {}
         self.by_method: dict[str, Pipeline] = {}
@@ -138,6 +142,7 @@ class Rules:
         for change in self._changes:
             change(now)
         self._changes.clear()
+        self._in_effect = True
         if state is not self._state:
             self.update(state, now)
 
@@ -255,8 +260,18 @@ class Rules:
             ),
         )
         # One that the rules before had, and these need only now, may have missed what happened since.
-        balancer.update(self._state, now)
+        if self._in_effect:
+            balancer.update(self._state, now)
+        else:
+            self._changes.append(partial(balancer.update, self._state))
         return balancer
+
+    def _left_aside(self, before: Rules) -> dict[tuple[Hashable, ...], Any]:
+        """Pickers that no call has asked for since the rules ``before`` came, of settings that are said all the same."""
+        said = {getattr(layer.sections, name) for layer in self._layers for name in ("balance", "split", "outlier")}
+        said |= {None, Balance(), Balance(algorithm=self._caller.algorithm)}
+        known = chain(before._aside.items(), before._before.items())
+        return {key: part for key, part in known if key[0] == "balancer" and said.issuperset(key[1:])}
 
     def _part(self, section: str, said: Effective) -> Any:
         """What a section of one place stands for, None where it is off: one object, however many pipelines it is in."""
@@ -316,6 +331,8 @@ class Rules:
         if key in self._parts:
             return self._parts[key]  # type: ignore[no-any-return]
         part = self._before.get(before or key)
+        if part is None:
+            part = self._aside.get(key)
         if part is None:
             part = make()
         self._parts[key] = part
