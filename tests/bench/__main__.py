@@ -99,7 +99,8 @@ def machine() -> str:
     return (
         f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.release()}, "
         f"Python {platform.python_version()}, core of the SDK {kind_of_core()}, "
-        f"grpcio {grpc.__version__}, uvloop {metadata.version('uvloop')}, etcd {find_binary()}; server, etcd and load on this machine over loopback"
+        f"grpcio {grpc.__version__}, uvloop {metadata.version('uvloop')}, "
+        f"etcd {find_binary()}; server, etcd and load on this machine over loopback"
     )
 
 
