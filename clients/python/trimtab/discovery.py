@@ -40,7 +40,8 @@ class Callee:
     """A service that this process calls or watches: its newest state, and the rules for calls to it.
 
     ``settled``: a server answered, or none could be reached, so that waiting any longer tells nothing. ``lock`` is held
-    around each half of a call and around every change, so that what they count is exact.
+    around each half of a call and around every change, so that what they count is exact. ``pipelines``: those of ``pipeline()``
+    that are ready, by method, for calls to look into first.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Callee:
         self._waiting: list[tuple[Predicate, Future[None]]] = []
         self.state = state
         self.rules = self._rules(self.policies, None)
+        self.pipelines: Mapping[str, Pipeline] = self.rules.by_method
 
     def swap(self, state: ServiceState) -> None:
         """Make ``state`` the current one: a call that begins now picks from it."""
@@ -96,7 +98,7 @@ class Callee:
 
         def adopt() -> None:
             with self.lock:
-                self.policies, self.rules = policies, rules
+                self.policies, self.rules, self.pipelines = policies, rules, rules.by_method
                 rules.take_effect(self.state, self._clock.now())
 
         return adopt

@@ -60,6 +60,7 @@ class Engine:
         self.closed = False
         self.load_meter = LoadMeter(load)
         self._rng = random.Random()
+        # By name, with a namespace where it is not our own. Always the same one: finders hold it.
         self._ready: dict[str | tuple[str, str], Callee] = {}
         self._disk = Disk(settings, lambda key: worth_saving(key, self.discovery, self.configs))
         self.configs = ConfigFiles(partial(config_from, self._disk))
@@ -107,8 +108,11 @@ class Engine:
 
     def ready(self, service: str, namespace: str | None) -> Callee | None:
         """Return a service that is settled, None when it must be discovered first."""
-        # Every call goes through here: nothing is looked up or called that need not be.
         return self._ready.get(service if namespace is None else (service, namespace))
+
+    def finder(self, service: str, namespace: str | None) -> Callable[[], Callee | None]:
+        """Return what ``ready`` does for one service, for who asks with every call."""
+        return partial(self._ready.get, service if namespace is None else (service, namespace))
 
     def discover(self, service: str, namespace: str | None = None) -> Callee:
         """Return what is known of a service, following it from now on. Raises MeshClosed and SettingsInvalid."""
@@ -128,7 +132,9 @@ class Engine:
         name = self.service_name(service)
         if not self.discovery.forget(name):
             return
-        self._ready = {key: callee for key, callee in self._ready.items() if callee.name != name}
+        for key, callee in list(self._ready.items()):
+            if callee.name == name:
+                self._ready.pop(key, None)
         if self._stream is not None:
             # A policy of the whole namespace is followed for as long as any service of it is.
             needed = set(self._followed())
@@ -382,7 +388,7 @@ class Engine:
         self.serving.revive()
         self.load_meter.revive()
         self._disk.revive()
-        self._ready = {}
+        self._ready.clear()
         self.discovery.revive()
         self.configs.revive()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
-from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar, Unpack, overload
 
@@ -146,7 +145,7 @@ class Mesh:
         def decorate(function: F) -> F:
             guarded = Guarded(
                 function,
-                ready=partial(self._engine.ready, service, namespace),
+                ready=self._engine.finder(service, namespace),
                 discover=lambda: self.callee(service, namespace),
                 elsewhere=lambda other: self.callee(other, namespace or _namespace_of(service)),
                 method=method,

@@ -36,6 +36,11 @@ _EXCEPTION = Outcome("exception")
 class Service(Protocol):
     """What a guarded function is a call to: a service as this process knows it."""
 
+    @property
+    def pipelines(self) -> Mapping[str, Pipeline]:
+        """What calls go through, by method, where that is ready."""
+        ...
+
     def pipeline(self, method: str) -> Pipeline:
         """What a call goes through."""
         ...
@@ -282,7 +287,7 @@ def _guard_blocking(guarded: Guarded) -> Callable[..., Any]:
     @functools.wraps(function)
     def call_guarded(*args: Any, **kwargs: Any) -> Any:
         service = ready()
-        if service is None or not (pipeline := service.pipeline(method)).plain:
+        if service is None or not (pipeline := service.pipelines.get(method) or service.pipeline(method)).plain:
             return traced(*args, **kwargs).value
         # The short way: what is rarely needed costs a call nothing.
         call, now = None, pipeline.now
@@ -321,7 +326,7 @@ def _guard_awaited(guarded: Guarded) -> Callable[..., Any]:
     @functools.wraps(function)
     async def call_guarded(*args: Any, **kwargs: Any) -> Any:
         service = ready()
-        if service is None or not (pipeline := service.pipeline(method)).plain:
+        if service is None or not (pipeline := service.pipelines.get(method) or service.pipeline(method)).plain:
             return (await traced(*args, **kwargs)).value
         call, now = None, pipeline.now
         try:

@@ -154,7 +154,7 @@ class AiohttpExchange(Awaiting, Exchange):
             query_string=mesh_url.raw_query_string,
             encoded=True,
         )
-        for name, value in onward(call, now):
+        for name, value in onward(call, timeout):
             request.headers[name] = value
         if timeout is None:
             return await self._handler(request)  # type: ignore[no-any-return]
@@ -208,7 +208,7 @@ class AiohttpExchange(Awaiting, Exchange):
     def answered(self, answer: ClientResponse, call: Call) -> None:
         """Have the response end the call, and carry its trace."""
         answer.trimtab = call  # type: ignore[attr-defined]
-        reading = Reading(call, lambda: None)
+        reading = Reading(call)
         connection = answer.connection
         if connection is None:
             # It came as a whole: aiohttp has its connection back already.

@@ -9,21 +9,57 @@ from trimtab.core.calling.call import Call
 from trimtab.http.meaning import name_endpoint
 
 
+def nothing(call: Call) -> None:
+    """What is to be given back where a library does so by itself."""
+
+
 class Reading:
     """A call whose answer is being read: it ends exactly once, when its body is closed or breaks.
 
-    ``keep`` is given the whole body when it was read to its end and is not larger than ``largest`` bytes.
+    ``release`` is called with the call then, to give back what it held.
     """
 
-    def __init__(
-        self, call: Call, release: Callable[[], None], keep: Callable[[bytes], None] | None = None, largest: int = 0
-    ) -> None:
+    def __init__(self, call: Call, release: Callable[[Call], None] = nothing) -> None:
         self._call = call
-        self._keep = keep
+        self._ends = [release]  # taken out by whoever ends the call: popping is done by one only
+
+    def read(self, chunk: bytes) -> None:
+        """A part of the body."""
+
+    def finished(self) -> None:
+        """The body came to its end."""
+
+    def broke(self, error: Exception) -> None:
+        """The answer broke while it was read: the call failed, and its error says where."""
+        name_endpoint(error, self._call)
+        self._end(broke=True)
+
+    def end(self) -> None:
+        """Nobody reads any more. Saying it twice is saying it once."""
+        self._end(broke=False)
+
+    def _end(self, *, broke: bool) -> None:
+        try:
+            release = self._ends.pop()
+        except IndexError:
+            return
+        call = self._call
+        release(call)
+        pipeline = call.pipeline
+        pipeline.over(call, pipeline.now(), broke=broke)
+
+
+class Keeping(Reading):
+    """One whose body is kept: ``keep`` is given all of it at its end, unless it is larger than ``largest`` bytes."""
+
+    def __init__(
+        self, call: Call, release: Callable[[Call], None], keep: Callable[[bytes], None], largest: int
+    ) -> None:
+        super().__init__(call, release)
+        self._keep: Callable[[bytes], None] | None = keep
         self._largest = largest
         self._chunks: list[bytes] = []
         self._size = 0
-        self._ends = [release]  # taken out by whoever ends the call: popping is done by one only
 
     def read(self, chunk: bytes) -> None:
         """A part of the body."""
@@ -40,24 +76,6 @@ class Reading:
         if self._keep is not None:
             self._keep(b"".join(self._chunks))
             self._keep = None
-
-    def broke(self, error: Exception) -> None:
-        """The answer broke while it was read: the call failed, and its error says where."""
-        name_endpoint(error, self._call)
-        self._end(broke=True)
-
-    def end(self) -> None:
-        """Nobody reads any more. Saying it twice is saying it once."""
-        self._end(broke=False)
-
-    def _end(self, *, broke: bool) -> None:
-        try:
-            release = self._ends.pop()
-        except IndexError:
-            return
-        release()
-        pipeline = self._call.pipeline
-        pipeline.over(self._call, pipeline.now(), broke=broke)
 
 
 class Body:

@@ -160,17 +160,20 @@ class Exchange(ABC):
 Find = Callable[[Target], Awaitable[Any]]
 
 
-async def through(exchange: Exchange, target: Target, find: Find, *, instead_of: Pipeline | None = None) -> Any:
+async def through(
+    exchange: Exchange, target: Target, find: Find, callee: Any = None, *, instead_of: Pipeline | None = None
+) -> Any:
     """Return the answer of ``target``, or what its policy has instead. ``find`` returns a service as calls see it.
+
+    ``callee``: what ``find`` would return of ``target``, where that is at hand.
 
     ``instead_of``: what a call went through that failed, and whose policy names ``target`` as its fallback.
     Raises what the library raises for a single attempt, RetriesExhausted for several, and what refuses the call.
     """
-    callee = await find(target)
-    if callee.rules.needs_request:
-        pipeline = callee.pipeline(exchange.method, *exchange.facts())
-    else:
-        pipeline = callee.pipeline(exchange.method)
+    if callee is None:
+        callee = await find(target)
+    method = exchange.method
+    pipeline = callee.pipelines.get(method) or callee.pipeline(method, *exchange.facts())
     try:
         call = exchange.begin(pipeline)
         if pipeline.mirroring is not None and instead_of is None and exchange.repeatable:

@@ -21,16 +21,16 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, overload
 
 from trimtab.calling.drive import Awaiting, Blocking, block
 from trimtab.core.calling.call import Call
+from trimtab.core.calling.fallbacks import Fallbacks
 from trimtab.core.clock import Clock
-from trimtab.core.endpoints import Endpoint
 from trimtab.core.retrying.conditions import Outcome
 from trimtab.errors import DeadlineExceeded, MeshClosed, NoEndpoints, TrimtabError
-from trimtab.http.body import AsyncBody, Body, Reading
+from trimtab.http.body import AsyncBody, Body, Keeping, Reading
 from trimtab.http.exchange import Answer, Exchange, through
 from trimtab.http.keeping import identity
 from trimtab.http.meaning import CALLERS, REFUSED, RESET, TIMEOUT, adopt, judge, onward, too_late
-from trimtab.http.pools import Pools
-from trimtab.http.target import Target, endpoint_scheme, mesh_location, parse_target
+from trimtab.http.pools import Pools, Slot
+from trimtab.http.target import Target, mesh_location, parse_target
 
 if TYPE_CHECKING:
     import httpx
@@ -53,6 +53,14 @@ class Calls(Protocol):
 
     def callee(self, service: str, namespace: str | None = ...) -> Any:
         """Return the service as calls see it. Raises MeshClosed."""
+        ...
+
+
+class AsyncCalls(Calls, Protocol):
+    """What an asynchronous transport needs beside that."""
+
+    def known(self, service: str, namespace: str | None = ...) -> Any:
+        """Return the service as calls see it, None when ``callee`` would have to wait."""
         ...
 
 
@@ -93,20 +101,20 @@ class _WireURL(NamedTuple):
     raw_path: bytes
 
 
+class _WireHeaders(NamedTuple):
+    """What the libraries' own transports read of headers."""
+
+    raw: list[tuple[bytes, bytes]]
+
+
 class _WireRequest(NamedTuple):
     """What the libraries' own transports read of a request. Their Request would parse the URL twice more, 90 µs."""
 
     method: str
     url: _WireURL
-    headers: Any
+    headers: _WireHeaders
     stream: Any
     extensions: Any
-
-
-class _WireHeaders(NamedTuple):
-    """What the libraries' own transports read of headers."""
-
-    raw: list[tuple[bytes, bytes]]
 
 
 class _Shape:
@@ -119,28 +127,28 @@ class _Shape:
             raise ValueError(f"scheme must be 'http' or 'https', not {scheme!r}")
         self.mesh = mesh
         self.module = library.module
-        self.pools: Pools[Any] = Pools(make_pool)
+        self.pools: Pools[Any] = Pools(make_pool, scheme)
         self.stream = stream
         self.scheme = scheme
 
-    async def exchange(self, request: Any, exchange: HttpxExchange) -> Any:
-        """One call. Raises what the library raises, and the mesh's own errors as errors of the library."""
-        module = self.module
+    def target(self, request: Any) -> Target:
+        """The service that a request is for. Raises UnsupportedProtocol."""
         try:
-            target = parse_target(request.url.netloc.decode("ascii"))
+            return parse_target(request.url.netloc.decode("ascii"))
         except ValueError as error:
-            raise module.UnsupportedProtocol(str(error), request=request) from None
-        try:
-            return await through(exchange, target, self.find)
-        except TrimtabError as error:
-            if isinstance(error, (module.TransportError, MeshClosed)):
-                raise
-            base = module.TransportError
-            if isinstance(error, NoEndpoints):
-                base = module.ConnectError
-            elif isinstance(error, DeadlineExceeded):
-                base = module.TimeoutException
-            raise adopt(error, base, _request=request) from error.__cause__
+            raise self.module.UnsupportedProtocol(str(error), request=request) from None
+
+    def told(self, error: TrimtabError, request: Any) -> Exception:
+        """An error of the mesh as one that is also the library's."""
+        module = self.module
+        if isinstance(error, (module.TransportError, MeshClosed)):
+            return error
+        base = module.TransportError
+        if isinstance(error, NoEndpoints):
+            base = module.ConnectError
+        elif isinstance(error, DeadlineExceeded):
+            base = module.TimeoutException
+        return adopt(error, base, _request=request)
 
     async def find(self, target: Target) -> Any:
         """A service as calls see it."""
@@ -178,14 +186,13 @@ class HttpxExchange(Exchange):
         timeout = call.timeout(now)
         if timeout is not None and timeout <= 0:
             raise DeadlineExceeded(too_late(call, now))
-        origin = self._origin(endpoint)
-        pool = shape.pools.acquire(origin)
+        slot = shape.pools.acquire(endpoint, now)
         try:
             if call.abort is not None:
                 return self._injected(call.abort)
-            return await self.handle(pool, self._to_wire(call, now, timeout), timeout, call.pipeline.clock)
+            return await self.handle(slot.pool, self._to_wire(call, slot, timeout), timeout, call.pipeline.clock)
         except BaseException:
-            shape.pools.release(origin)
+            shape.pools.release(endpoint)
             raise
 
     async def handle(self, pool: Any, request: _WireRequest, timeout: float | None, clock: Clock) -> Any:
@@ -222,18 +229,20 @@ class HttpxExchange(Exchange):
 
     def answered(self, answer: Any, call: Call) -> None:
         """Have the response end the call, and carry its trace."""
-        request, fallbacks, keep, largest = self.request, call.pipeline.fallbacks, None, 0
+        fallbacks = call.pipeline.fallbacks
         if fallbacks is not None and self.keeps(call, answer.headers):
-            held, largest = fallbacks, fallbacks.largest
-
-            def keep(body: bytes) -> None:
-                kept = Answer(answer.status_code, list(answer.headers.raw), body)
-                held.keep(self.identity, kept, len(body), call.pipeline.now())
-
-        answer.stream = self.shape.stream(answer.stream, Reading(call, partial(self.release, call), keep, largest))
+            reading: Reading = Keeping(call, self.release, partial(self._keep, fallbacks, answer), fallbacks.largest)
+        else:
+            reading = Reading(call, self.release)
+        answer.stream = self.shape.stream(answer.stream, reading)
         answer.extensions["trimtab"] = call
-        if answer.has_redirect_location:
-            answer.headers["location"] = mesh_location(answer.headers["location"], str(request.url))
+        # Few answers are redirects, and the library looks at five codes to tell.
+        if answer.status_code >= 300 and answer.has_redirect_location:
+            answer.headers["location"] = mesh_location(answer.headers["location"], str(self.request.url))
+
+    def _keep(self, fallbacks: Fallbacks, answer: Any, body: bytes) -> None:
+        kept = Answer(answer.status_code, list(answer.headers.raw), body)
+        fallbacks.keep(self.identity, kept, len(body), answer.extensions["trimtab"].pipeline.now())
 
     def restored(self, value: Answer | Any, status: int, call: Call) -> Any:
         """A response of the library."""
@@ -249,37 +258,29 @@ class HttpxExchange(Exchange):
     def release(self, call: Call) -> None:
         """The pool of the endpoint that answered is not used any more."""
         assert call.endpoint is not None
-        self.shape.pools.release(self._origin(call.endpoint))
+        self.shape.pools.release(call.endpoint)
 
-    def _origin(self, endpoint: Endpoint) -> str:
-        return f"{endpoint_scheme(endpoint.metadata, self.shape.scheme)}://{endpoint.target}"
-
-    def _to_wire(self, call: Call, now: float, timeout: float | None) -> _WireRequest:
+    def _to_wire(self, call: Call, slot: Slot[Any], timeout: float | None) -> _WireRequest:
         """The same request, to the endpoint; the headers stay, and with them the Host of the mesh URL."""
-        request, endpoint = self.request, call.endpoint
-        assert endpoint is not None
-        address = endpoint.address
-        url = _WireURL(
-            endpoint_scheme(endpoint.metadata, self.shape.scheme).encode("ascii"),
-            address.encode("ascii" if address.isascii() else "idna"),
-            endpoint.port,
-            request.url.raw_path,
-        )
-        raw = request.headers.raw
-        told = [(name.encode("ascii"), value.encode("ascii")) for name, value in onward(call, now)]
+        request = self.request
+        raw, told = [*request.headers.raw], onward(call, timeout)
         if call.dispatch is not None:
-            own = {name.lower() for name, _ in told}
+            own = {name.lower().encode("ascii") for name, _ in told}
             raw = [(name, value) for name, value in raw if name.lower() not in own]
+        for name, text in told:
+            raw.append((name.encode("ascii"), text.encode("ascii")))
         extensions = request.extensions
         if timeout is not None:
-            given = extensions.get("timeout", _NO_TIMEOUTS)
+            given = held = extensions.get("timeout", _NO_TIMEOUTS)
             for phase in _PHASES:
                 seconds = given.get(phase)
                 if seconds is None or seconds > timeout:
                     # The client's own times are shared by its requests.
                     given = {**given, phase: timeout}
-            extensions = {**extensions, "timeout": given}
-        return _WireRequest(request.method, url, _WireHeaders([*raw, *told]), request.stream, extensions)
+            if given is not held:
+                extensions = {**extensions, "timeout": given}
+        url = _WireURL(slot.scheme, slot.host, slot.port, request.url.raw_path)
+        return _WireRequest(request.method, url, _WireHeaders(raw), request.stream, extensions)
 
     def _injected(self, outcome: Outcome) -> Any:
         """What a fault that the policy asks for looks like."""
@@ -327,9 +328,13 @@ class MeshTransport(_Shape):
 
     def handle_request(self, request: Any) -> Any:
         """One call. Raises what the library raises; errors of the mesh are errors of the library, too."""
-        response = block(self.exchange(request, _BlockingExchange(self, request)))
-        for pool in self.pools.idle():
-            pool.close()
+        target = self.target(request)
+        try:
+            response = block(through(_BlockingExchange(self, request), target, self.find, self.mesh.callee(*target)))
+        except TrimtabError as error:
+            raise self.told(error, request) from error.__cause__
+        while self.pools.given_up:
+            self.pools.given_up.pop().close()
         return response
 
     async def find(self, target: Target) -> Any:
@@ -351,11 +356,18 @@ class MeshTransport(_Shape):
 class AsyncMeshTransport(_Shape):
     """The asynchronous twin of MeshTransport."""
 
+    mesh: AsyncCalls
+
     async def handle_async_request(self, request: Any) -> Any:
         """One call. Raises what the library raises; errors of the mesh are errors of the library, too."""
-        response = await self.exchange(request, _AwaitedExchange(self, request))
-        for pool in self.pools.idle():
-            await pool.aclose()
+        target = self.target(request)
+        known = self.mesh.known(*target)
+        try:
+            response = await through(_AwaitedExchange(self, request), target, self.find, known)
+        except TrimtabError as error:
+            raise self.told(error, request) from error.__cause__
+        while self.pools.given_up:
+            await self.pools.given_up.pop().aclose()
         return response
 
     async def find(self, target: Target) -> Any:
@@ -387,7 +399,7 @@ def transport(
 
 
 def async_transport(
-    mesh: Calls, *, library_name: str | None = None, scheme: str | None = None, **options: Any
+    mesh: AsyncCalls, *, library_name: str | None = None, scheme: str | None = None, **options: Any
 ) -> AsyncMeshTransport:
     """The asynchronous twin of ``transport``."""
     lib = library(library_name or installed())
@@ -415,13 +427,13 @@ def client(mesh: Calls, *, library: str | None = None, scheme: str | None = None
 
 @overload
 def async_client(
-    mesh: Calls, *, library: Literal["httpx2"], scheme: str | None = ..., **options: Any
+    mesh: AsyncCalls, *, library: Literal["httpx2"], scheme: str | None = ..., **options: Any
 ) -> httpx2.AsyncClient: ...
 @overload
 def async_client(
-    mesh: Calls, *, library: Literal["httpx"] | None = ..., scheme: str | None = ..., **options: Any
+    mesh: AsyncCalls, *, library: Literal["httpx"] | None = ..., scheme: str | None = ..., **options: Any
 ) -> httpx.AsyncClient: ...
-def async_client(mesh: Calls, *, library: str | None = None, scheme: str | None = None, **options: Any) -> Any:
+def async_client(mesh: AsyncCalls, *, library: str | None = None, scheme: str | None = None, **options: Any) -> Any:
     """The asynchronous twin of ``client``."""
     name = library or installed()
     pool = {key: options[key] for key in POOL_OPTIONS & options.keys()}

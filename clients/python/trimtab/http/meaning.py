@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from trimtab.calling.context import MIRRORED_HEADER, PRIORITY_HEADER, TIMEOUT_HEADER, mirrored
 from trimtab.calling.context import priority as inherited_priority
@@ -34,18 +34,21 @@ def _seconds(retry_after: str | None) -> float | None:
     return float(told) if told.isascii() and told.isdecimal() and len(told) <= _DIGITS else None
 
 
-def onward(call: Call, now: float) -> Iterator[tuple[str, str]]:
-    """The headers that tell the callee how long it has, how important the call is, whether it is a mirrored one, and hooks'."""
-    timeout = call.timeout(now)
+def onward(call: Call, timeout: float | None) -> list[tuple[str, str]]:
+    """The headers that tell the callee how long it has, how important the call is, whether it is a mirrored one, and hooks'.
+
+    ``timeout``: seconds that this attempt may take.
+    """
+    told = []
     if timeout is not None:
-        yield TIMEOUT_HEADER, str(max(1, int(timeout * 1000)))
-    priority = call.pipeline.priority or inherited_priority.get()
-    if priority:
-        yield PRIORITY_HEADER, priority
+        told.append((TIMEOUT_HEADER, str(int(timeout * 1000) or 1)))
+    if priority := call.pipeline.priority or inherited_priority.get():
+        told.append((PRIORITY_HEADER, priority))
     if mirrored.get():
-        yield MIRRORED_HEADER, "1"
+        told.append((MIRRORED_HEADER, "1"))
     if call.dispatch is not None:
-        yield from call.dispatch.headers.items()
+        told += call.dispatch.headers.items()
+    return told
 
 
 def name_endpoint(error: BaseException, call: Call) -> None:

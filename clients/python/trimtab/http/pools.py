@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
+
+from trimtab.core.endpoints import Endpoint
+from trimtab.fork import tell_of_forks
+from trimtab.http.target import endpoint_scheme
 
 T = TypeVar("T")
 
@@ -16,56 +17,83 @@ IDLE = 60.0
 _SWEEP = 10.0
 
 
-@dataclass(slots=True)
-class _Slot(Generic[T]):
-    pool: T
-    in_use: int = 0
-    used_at: float = 0.0
+class Slot(Generic[T]):
+    """The pool of one endpoint, and where it leads as the wire has it."""
+
+    __slots__ = ("host", "in_use", "pool", "port", "scheme", "used_at")
+
+    def __init__(self, endpoint: Endpoint, scheme: str, make: Callable[[str], T]) -> None:
+        address = endpoint.address
+        self.pool = make(f"{scheme}://{endpoint.target}")
+        self.scheme = scheme.encode("ascii")
+        self.host = address.encode("ascii" if address.isascii() else "idna")
+        self.port = endpoint.port
+        self.in_use = 0
+        self.used_at = 0.0
 
 
 class Pools(Generic[T]):
-    """Makes a pool for an endpoint at its first use and gives up those that are idle. Thread-safe, fork-safe."""
+    """Makes a pool for an endpoint at its first use and gives up those that are idle. Thread-safe, fork-safe.
 
-    def __init__(self, make: Callable[[str], T], *, clock: Callable[[], float] = time.monotonic) -> None:
+    ``make`` is given the origin; ``scheme``: what to speak to all endpoints, whatever they say of themselves. ``given_up`` are
+    pools that nobody used for a minute, for the caller to close: they are looked for every 10 s while there are calls.
+    """
+
+    def __init__(self, make: Callable[[str], T], scheme: str | None = None) -> None:
         self.make = make
-        self._clock = clock
+        self.given_up: list[T] = []
+        self._scheme = scheme
         self._lock = threading.Lock()
-        self._slots: dict[str, _Slot[T]] = {}
-        self._swept_at = clock()
-        self._pid = os.getpid()
+        self._slots: dict[Hashable, Slot[T]] = {}
+        self._sweep_at = 0.0
+        tell_of_forks(self)
 
-    def acquire(self, origin: str) -> T:
-        """The pool of ``origin``; balance it by one ``release``."""
-        if self._pid != os.getpid():
-            # A forked child must not speak on its parent's connections; it drops them without a word on the wire.
-            self._pid, self._lock, self._slots = os.getpid(), threading.Lock(), {}
+    def acquire(self, endpoint: Endpoint, now: float) -> Slot[T]:
+        """The pool of ``endpoint``; balance it by one ``release``."""
+        key = _key(endpoint)
         with self._lock:
-            slot = self._slots.get(origin)
+            if now >= self._sweep_at:
+                self._sweep(now)
+            slot = self._slots.get(key)
             if slot is None:
-                slot = self._slots[origin] = _Slot(self.make(origin))
+                scheme = endpoint_scheme(endpoint.metadata, self._scheme)
+                slot = self._slots[key] = Slot(endpoint, scheme, self.make)
             slot.in_use += 1
-            slot.used_at = self._clock()
-            return slot.pool
+            slot.used_at = now
+            return slot
 
-    def release(self, origin: str) -> None:
-        """The call that acquired ``origin`` is over."""
+    def release(self, endpoint: Endpoint) -> None:
+        """The call that acquired the pool of ``endpoint`` is over."""
         with self._lock:
-            slot = self._slots.get(origin)
+            slot = self._slots.get(_key(endpoint))
             if slot is not None and slot.in_use > 0:
                 slot.in_use -= 1
-
-    def idle(self) -> list[T]:
-        """Pools that nobody used for a minute, taken out, for the caller to close; looks every 10 s at most."""
-        now = self._clock()
-        if now - self._swept_at < _SWEEP:
-            return []
-        with self._lock:
-            self._swept_at = now
-            gone = [o for o, slot in self._slots.items() if slot.in_use == 0 and now - slot.used_at > IDLE]
-            return [self._slots.pop(origin).pool for origin in gone]
 
     def drain(self) -> list[T]:
         """All pools, taken out, for the caller to close."""
         with self._lock:
             slots, self._slots = self._slots, {}
             return [slot.pool for slot in slots.values()]
+
+    def _sweep(self, now: float) -> None:
+        self._sweep_at = now + _SWEEP
+        idle = [key for key, slot in self._slots.items() if not slot.in_use and now - slot.used_at > IDLE]
+        self.given_up += [self._slots.pop(key).pool for key in idle]
+
+    # Forks
+
+    def before_fork(self) -> bool:
+        """Connections without threads need no rest."""
+        return False
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+
+    def after_fork_in_child(self) -> None:
+        """Speak on none of the parent's connections, and drop them without a word on the wire."""
+        self._lock, self._slots, self.given_up = threading.Lock(), {}, []
+
+
+def _key(endpoint: Endpoint) -> Hashable:
+    """What makes two endpoints the same to a pool."""
+    return endpoint.address, endpoint.port, endpoint.metadata.get("scheme")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.client import HTTPException
 from io import BytesIO
 from typing import Any
@@ -27,7 +27,7 @@ from trimtab.calling.drive import Blocking, block
 from trimtab.core.calling.call import Call
 from trimtab.core.retrying.conditions import Outcome
 from trimtab.errors import DeadlineExceeded, MeshClosed, NoEndpoints, TrimtabError
-from trimtab.http.body import Reading
+from trimtab.http.body import Keeping, Reading, nothing
 from trimtab.http.exchange import Answer, Exchange, through
 from trimtab.http.httpx import CONNECT_TIMEOUT, READ_TIMEOUT, Calls
 from trimtab.http.meaning import CALLERS, REFUSED, RESET, TIMEOUT, adopt, judge, onward, too_late
@@ -115,7 +115,7 @@ class RequestsExchange(Blocking, Exchange):
         wire = self._request.copy()
         wire.url = f"{endpoint_scheme(endpoint.metadata, self._adapter.scheme)}://{endpoint.target}{wire.path_url}"
         wire.headers.setdefault("Host", urlsplit(self.url).netloc)
-        wire.headers.update(onward(call, now))
+        wire.headers.update(onward(call, timeout))
         limits = tuple(
             timeout if seconds is None else seconds if timeout is None else min(seconds, timeout)
             for seconds in self._timeout
@@ -153,8 +153,7 @@ class RequestsExchange(Blocking, Exchange):
 
     def answered(self, answer: requests.Response, call: Call) -> None:
         """Have the response end the call, and carry its trace."""
-        fallbacks = call.pipeline.fallbacks
-        keep: Callable[[bytes], None] | None = None
+        fallbacks, reading = call.pipeline.fallbacks, Reading(call)
         if fallbacks is not None and self.keeps(call, answer.headers):
             held = fallbacks
             # The body is kept as it is read: decoded.
@@ -167,7 +166,8 @@ class RequestsExchange(Blocking, Exchange):
             def keep(body: bytes) -> None:
                 held.keep(self.identity, Answer(answer.status_code, kept_headers, body), len(body), call.pipeline.now())
 
-        _end_with(answer, Reading(call, lambda: None, keep, fallbacks.largest if fallbacks is not None else 0))
+            reading = Keeping(call, nothing, keep, fallbacks.largest)
+        _end_with(answer, reading)
         self._dress(answer, call)
 
     def restored(self, value: Answer | Any, status: int, call: Call) -> requests.Response:

@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 from trimtab.callbacks import Callbacks, Told
@@ -50,6 +51,10 @@ class FakeEngine(Engine):
             known = self.discover(service, namespace)
             self.remember(service, namespace, known)
         return known
+
+    def finder(self, service: str, namespace: str | None) -> Callable[[], Callee | None]:
+        """Return what ``ready`` does for one service."""
+        return partial(self.ready, service, namespace)
 
     def new_callee(self, name: str, state: ServiceState | None, policies: Mapping[str, Release | None]) -> Callee:
         """A service whose calls are written down."""
@@ -120,6 +125,15 @@ class _FakeCallee(Callee):
     def __init__(self, made: list[Call], *known: Any) -> None:
         super().__init__(*known)
         self._made = made
+
+    @property
+    def pipelines(self) -> Mapping[str, Pipeline]:
+        """None is ready: each call's is made to write it down."""
+        return {}
+
+    @pipelines.setter
+    def pipelines(self, ready: Mapping[str, Pipeline]) -> None:
+        """Those that other services have ready."""
 
     def pipeline(self, method: str, path: str = "", headers: Mapping[str, str] | None = None) -> Pipeline:
         """What a call goes through."""

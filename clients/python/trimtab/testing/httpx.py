@@ -7,6 +7,7 @@ from typing import Any
 
 from trimtab.http.httpx import (
     POOL_OPTIONS,
+    AsyncCalls,
     AsyncMeshTransport,
     Calls,
     MeshTransport,
@@ -26,7 +27,7 @@ def staged_client(mesh: Calls, stage: Stage, **options: Any) -> Any:
     return client(mesh, **_staged(transport(mesh, **_transport_options(options)), stage, options))
 
 
-def staged_async_client(mesh: Calls, stage: Stage, **options: Any) -> Any:
+def staged_async_client(mesh: AsyncCalls, stage: Stage, **options: Any) -> Any:
     """The asynchronous twin of ``staged_client``."""
     return async_client(mesh, **_staged(async_transport(mesh, **_transport_options(options)), stage, options))
 
@@ -39,7 +40,7 @@ def _transport_options(options: dict[str, Any]) -> dict[str, Any]:
 def _staged(mounted: MeshTransport | AsyncMeshTransport, stage: Stage, options: dict[str, Any]) -> dict[str, Any]:
     """The options of a client that has ``mounted`` at mesh://, where it has nothing else."""
     connect = mounted.pools.make
-    mounted.pools = Pools(lambda origin: _Connections(mounted.module, stage, lambda: connect(origin)))
+    mounted.pools = Pools(lambda origin: _Connections(mounted.module, stage, lambda: connect(origin)), mounted.scheme)
     return {**options, "mounts": {"mesh://": mounted, **(options.get("mounts") or {})}}
 
 
