@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import TimeoutError as WaitedTooLong
+from functools import partial
 from typing import Any, Protocol
 
 import grpc
@@ -48,8 +49,9 @@ class MeshChannel(_grpc.Channel):  # type: ignore[misc]
         idempotent: Collection[str],
     ) -> None:
         self._mesh = mesh
-        self._service = service
         self._namespace = namespace
+        # The service as calls see it. Raises MeshClosed.
+        self.own: Callable[[], Callee] = partial(mesh.callee, service, namespace)
         self._methods = Methods(idempotent)
         self.subchannels: SubChannels[grpc.Channel] = SubChannels(
             make, _close, ValueError("Cannot invoke RPC on closed channel!"), quiet=True
@@ -61,7 +63,7 @@ class MeshChannel(_grpc.Channel):  # type: ignore[misc]
 
     def callee(self, service: str = "") -> Callee:
         """The service as calls see it, or another one of its namespace. Raises MeshClosed."""
-        return self._mesh.callee(service or self._service, self._namespace)
+        return self._mesh.callee(service, self._namespace) if service else self.own()
 
     def hold(self, call: Background) -> None:
         """Somebody waits for a call."""
@@ -166,20 +168,17 @@ class _WithCall(Outgoing):
     how = "with_call"
 
 
-def _begin(out: Outgoing, callee: Callee) -> None:
-    """Let a call in, if need be when there is somebody to call."""
+def _begin_later(out: Outgoing, callee: Callee, error: NoEndpoints) -> Call:
+    """Let a call in that found nobody, when there is somebody. Raises ``error`` where it is not to wait, or waits too long."""
+    if not out.wait_for_ready:
+        raise error
+    waiting = callee.when(has_endpoint)
     try:
-        out.begin(callee)
-    except NoEndpoints as error:
-        if not out.wait_for_ready:
-            raise
-        waiting = callee.when(has_endpoint)
-        try:
-            waiting.result(None if out.deadline is None else out.deadline - out.began)
-        except WaitedTooLong:
-            waiting.cancel()
-            raise error from None
-        out.begin(callee)
+        waiting.result(None if out.deadline is None else out.deadline - out.began)
+    except WaitedTooLong:
+        waiting.cancel()
+        raise error from None
+    return out.begin(callee)
 
 
 def _complete(out: Outgoing) -> Any:
@@ -257,7 +256,7 @@ class _SingleAnswer(_Stub):
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         """Call, and return the answer. Raises grpc.RpcError."""
         out = Outgoing(self._channel.subchannels, self._method, *arguments, **options)
-        answer = self._complete(out, self._channel.callee())
+        answer = self._complete(out, self._channel.own())
         if isinstance(answer, Substituted):
             return answer.answer
         if out.call.pipeline.fallbacks is not None:
@@ -267,7 +266,7 @@ class _SingleAnswer(_Stub):
     def with_call(self, *arguments: Any, **options: Any) -> tuple[Any, Any]:
         """Call, and return the answer together with the call. Raises grpc.RpcError."""
         out = _WithCall(self._channel.subchannels, self._method, *arguments, **options)
-        answer = self._complete(out, self._channel.callee())
+        answer = self._complete(out, self._channel.own())
         if isinstance(answer, Substituted):
             return answer.answer, answer
         message, told = answer
@@ -283,16 +282,19 @@ class _SingleAnswer(_Stub):
     def _complete(self, out: Outgoing, callee: Callee, *, is_fallback: bool = False) -> Any:
         """What gRPC returns in the end, or what stands in for it. Raises what the call fails with."""
         try:
-            _begin(out, callee)
-            if out.call.pipeline.plain:
+            try:
+                pipeline = out.begin(callee).pipeline
+            except NoEndpoints as error:
+                pipeline = _begin_later(out, callee, error).pipeline
+            if pipeline.plain:
                 return _complete(out)
             if self._method.kind != "unary_unary":
-                without(out.call.pipeline, "gRPC's streams", ("hedge", "mirror"))
-            elif out.call.pipeline.mirroring is not None and not is_fallback:
+                without(pipeline, "gRPC's streams", ("hedge", "mirror"))
+            elif pipeline.mirroring is not None and not is_fallback:
                 mirror_blocking(out, self._channel.callee)
             if out.races():
                 return _race(out)
-            asking = out.call.pipeline.balancer.loads is not None and not out.how
+            asking = pipeline.balancer.loads is not None and not out.how
             return _complete_hearing(out) if asking else _complete(out)
         except (TrimtabError, grpc.RpcError) as error:
             call: Call = error.__dict__["trimtab"]

@@ -77,7 +77,7 @@ class Outgoing:
     def begin(self, callee: Callee) -> Call:
         """Let it in. Raises what refuses it."""
         method = self.method
-        pipeline = callee.rules.by_method.get(method.name) or method.pipeline(callee, self.metadata)
+        pipeline = callee.pipelines.get(method.name) or method.pipeline(callee, self.metadata)
         now = pipeline.now()
         if not self.began:
             # Over when its caller says, and never later than the call that is being served.
