@@ -164,7 +164,9 @@ def _said(form: Form) -> st.SearchStrategy[Any]:
 def sections(at_least: int = 0) -> st.SearchStrategy[Sections]:
     """What one place may say."""
     some = st.lists(st.sampled_from(list(SECTIONS)), min_size=at_least, max_size=4, unique=True)
-    told = some.flatmap(lambda names: st.fixed_dictionaries({name: _said(SECTIONS[name]) for name in names}))
+    # Strategies are checked and understood when they are drawn from first, which costs far more than drawing: once for all.
+    said = {name: _said(form) for name, form in SECTIONS.items()}
+    told = some.flatmap(lambda names: st.fixed_dictionaries({name: said[name] for name in names}))
     return told.map(lambda values: Sections(**values)).filter(lambda one: not list(one.contradictions()))
 
 

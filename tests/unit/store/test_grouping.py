@@ -15,7 +15,9 @@ KEYS = st.sampled_from("abcdefgh")
 COMPARES = st.builds(
     Compare, KEYS, st.sampled_from([Target.CREATE_REVISION, Target.MOD_REVISION]), st.just(Operator.EQUAL), st.just(0)
 )
-PUTS = st.builds(Put, KEYS, st.binary(max_size=3).map(lambda seed: seed * 70_000))
+# Made once: hundreds of values in each example are some of these four.
+VALUES = tuple(bytes(size * 70_000) for size in range(4))
+PUTS = st.builds(Put, KEYS, st.sampled_from(VALUES))
 TRANSACTIONS = st.builds(
     Transaction,
     st.lists(COMPARES, max_size=3).map(tuple),
