@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
 import signal
 import threading
 import uuid
@@ -24,6 +26,16 @@ def pytest_configure() -> None:
     # A shell without job control has what runs in its background ignore interrupts, and so would the programs under test.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Nobody here calls the internet, and an HTTP client that reads every certificate authority takes tens of milliseconds
+    # to make: there are none in this folder. Tests of TLS name their own authority.
+    os.environ.pop("SSL_CERT_FILE", None)
+    os.environ["SSL_CERT_DIR"] = os.path.dirname(__file__)
+
+
+def pytest_collection_finish() -> None:
+    # What was imported and collected stays until the end: no later collection of garbage has to look at it again.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header() -> str:
