@@ -12,14 +12,13 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, TypeVar, Unpack, overload
 
-from trimtab.calling.attempts import AttemptBlock, attempts_async
+from trimtab.calling.attempts import AttemptBlock, attempts_async, beginning
 from trimtab.calling.context import deadline
 from trimtab.calling.drive import Awaiting
 from trimtab.calling.guard import blame
 from trimtab.calling.keyed import arguments_of
 from trimtab.calling.pick import Pick, picked
 from trimtab.configs import MISSING, LiveConfig
-from trimtab.core.calling.call import Call
 from trimtab.core.endpoints import Endpoint, ServiceState
 from trimtab.discovery import Callee, has_endpoint, is_settled
 from trimtab.enrolment import State
@@ -174,16 +173,7 @@ class AsyncMesh:
     ) -> AsyncIterator[AttemptBlock]:
         """Yield an attempt at a time: ``async for attempt in …: with attempt as endpoint: …``. As ``Mesh.attempts``."""
         pipeline = (await self.callee(service, namespace)).pipeline(method)
-
-        def begin() -> Call:
-            return pipeline.begin(
-                pipeline.now(),
-                method=method,
-                deadline=deadline.get(),
-                idempotent=idempotent,
-                arguments=arguments_of(pipeline, key),
-            )
-
+        begin = beginning(pipeline, method, idempotent, key)
         async for attempt in attempts_async(pipeline, begin, lambda error: blame(error, ignore)):
             yield attempt
 

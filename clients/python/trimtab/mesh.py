@@ -8,14 +8,13 @@ from types import TracebackType
 from typing import Any, TypeVar, Unpack, overload
 
 from trimtab.callbacks import Watch
-from trimtab.calling.attempts import AttemptBlock, attempts
+from trimtab.calling.attempts import AttemptBlock, attempts, beginning
 from trimtab.calling.context import deadline
 from trimtab.calling.drive import Blocking, block
 from trimtab.calling.guard import Guarded, blame
 from trimtab.calling.keyed import arguments_of
 from trimtab.calling.pick import Pick, picked
 from trimtab.configs import MISSING, LiveConfig
-from trimtab.core.calling.call import Call
 from trimtab.core.endpoints import Endpoint, ServiceState
 from trimtab.discovery import Callee, has_endpoint, is_settled
 from trimtab.engine import Engine
@@ -173,16 +172,7 @@ class Mesh:
         Raises what keeps the call from being sent, and what the last attempt raised.
         """
         pipeline = self.callee(service, namespace).pipeline(method)
-
-        def begin() -> Call:
-            return pipeline.begin(
-                pipeline.now(),
-                method=method,
-                deadline=deadline.get(),
-                idempotent=idempotent,
-                arguments=arguments_of(pipeline, key),
-            )
-
+        begin = beginning(pipeline, method, idempotent, key)
         return attempts(pipeline, begin, lambda error: blame(error, ignore))
 
     def endpoints(self, service: str, *, namespace: str | None = None) -> tuple[Endpoint, ...]:

@@ -11,13 +11,16 @@ from inspect import signature
 from typing import Any, NamedTuple
 
 import grpc
+import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from trimtab.grpc import awaiting, blocking
 from trimtab.hooks import Hooks
 
-from tests.unit.sdk_http.known_mesh import AsyncKnownMesh, KnownMesh
+from tests.unit.sdk_http.known_mesh import AsyncKnownMesh, KnownMesh, endpoint_at
 
 SERVICE = "shop.Orders"
+NUMBERS = ["one", "two", "three"]
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 RETRIED = "default: {retry: {attempts: 3, on: [UNAVAILABLE], backoff: 1ms..1ms}}"
 
 
@@ -233,3 +236,17 @@ class AwaitedCaller:
 async def _asked(values: list[str]) -> AsyncIterator[StringValue]:
     for message in words(values):
         yield message
+
+
+Caller = BlockingCaller | AwaitedCaller
+
+
+def both(shop: Shop, other: Shop) -> tuple[Any, Any]:
+    return endpoint_at(shop.port, "a"), endpoint_at(other.port, "b")
+
+
+async def failure(caller: Caller, stub: Any, asked: str, **options: Any) -> Any:
+    with pytest.raises(caller.failed) as caught:
+        await caller.charge(stub, asked, **options)
+    assert isinstance(caught.value, grpc.RpcError)
+    return caught.value

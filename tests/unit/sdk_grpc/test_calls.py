@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import grpc
 import pytest
@@ -18,25 +17,16 @@ from trimtab.errors import (
     TrimtabError,
 )
 
-from tests.unit.sdk_grpc.shop import RETRIED, AwaitedCaller, BlockingCaller, Shop
+from tests.unit.sdk_grpc.shop import (
+    NUMBERS,
+    RETRIED,
+    UNAVAILABLE,
+    Caller,
+    Shop,
+    both,
+    failure,
+)
 from tests.unit.sdk_http.known_mesh import endpoint_at, refusing_endpoint
-
-Caller = BlockingCaller | AwaitedCaller
-
-UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
-NUMBERS = ["one", "two", "three"]
-
-
-def both(shop: Shop, other: Shop) -> tuple[Any, Any]:
-    return endpoint_at(shop.port, "a"), endpoint_at(other.port, "b")
-
-
-async def failure(caller: Caller, stub: Any, asked: str, **options: Any) -> Any:
-    with pytest.raises(caller.failed) as caught:
-        await caller.charge(stub, asked, **options)
-    assert isinstance(caught.value, grpc.RpcError)
-    return caught.value
-
 
 # What a call is
 
@@ -367,164 +357,3 @@ async def test_an_injected_fault_looks_like_the_callees_own(caller: Caller, shop
         assert (await caller.charge(stub, "42"))[0] == "a 42"
         assert await caller.talk(stub, NUMBERS) == ["ONE", "TWO", "THREE"]
     assert len(shop.seen) == 2
-
-
-# What stands in for an answer
-
-
-async def test_a_fixed_answer_of_the_policy_becomes_a_message(caller: Caller, shop: Shop) -> None:
-    policy = 'default: {retry: off, fallback: {value: "nothing"}}'
-    mesh = caller.mesh(endpoint_at(shop.port), policy=policy)
-    async with caller.stub(mesh) as stub:
-        value, call = await caller.charge(stub, "fail with UNAVAILABLE")
-        assert (value, call.trimtab.fallback) == ("nothing", "value")
-        assert await caller.told(call.code) is grpc.StatusCode.OK
-        assert (await failure(caller, stub, "fail with NOT_FOUND")).code() is grpc.StatusCode.NOT_FOUND
-    assert mesh.in_flight == 0
-    async with caller.stub(caller.mesh(policy=policy)) as stub:
-        assert (await caller.charge(stub, "42"))[0] == "nothing"
-        assert await caller.upload(stub, NUMBERS) == "nothing"
-    async with caller.stub(caller.mesh(policy="default: {fallback: {value: {no: message}}}")) as stub:
-        assert isinstance(await failure(caller, stub, "42"), NoEndpoints)
-
-
-async def test_the_last_good_answer_to_the_same_request_is_given_again(caller: Caller, shop: Shop) -> None:
-    mesh = caller.mesh(endpoint_at(shop.port), policy="default: {retry: off, fallback: {cache: 1h}}")
-    async with caller.stub(mesh) as stub:
-        await caller.charge(stub, "42")
-        shop.failing = 2
-        value, call = await caller.charge(stub, "42")
-        assert (value, call.trimtab.fallback) == ("a 42", "cache")
-        assert (await failure(caller, stub, "43")).code() is UNAVAILABLE
-
-
-async def test_the_last_good_answer_of_one_user_is_no_other_users(caller: Caller, shop: Shop) -> None:
-    mesh = caller.mesh(endpoint_at(shop.port), policy="default: {retry: off, fallback: {cache: 1h}}")
-    async with caller.stub(mesh) as stub:
-        await caller.charge(stub, "42", metadata=(("authorization", "Bearer ann"),))
-        shop.failing = 2
-        error = await failure(caller, stub, "42", metadata=(("authorization", "Bearer bob"),))
-        assert error.code() is UNAVAILABLE
-        _, call = await caller.charge(stub, "42", metadata=(("authorization", "Bearer ann"), ("traceparent", "00-1")))
-        assert call.trimtab.fallback == "cache"
-
-
-async def test_another_service_is_asked_once(caller: Caller, shop: Shop) -> None:
-    mesh = caller.mesh(endpoint_at(shop.port), policy="default: {retry: off, fallback: {service: spare}}")
-    shop.failing = 1
-    async with caller.stub(mesh) as stub:
-        value, call = await caller.charge(stub, "42")
-        assert (value, call.trimtab.fallback) == ("a 42", "spare")
-        assert mesh.asked[-1][0] == "spare"
-        shop.failing = 2
-        assert (await failure(caller, stub, "42")).code() is UNAVAILABLE
-    assert mesh.in_flight == 0
-
-
-@pytest.mark.parametrize("in_background", [False, True])
-async def test_another_service_has_a_time_of_its_own(caller: Caller, shop: Shop, in_background: bool) -> None:
-    policy = "default: {timeout: 400ms, retry: off, fallback: {service: spare, on: timeout}}"
-    async with caller.stub(caller.mesh(endpoint_at(shop.port), policy=policy)) as stub:
-        # Whoever hangs goes on as soon as its first caller has left.
-        if in_background:
-            call = caller.begin(stub, "hang", timeout=20)
-            value = (await caller.result(call)).value
-        else:
-            value, call = await caller.charge(stub, "hang", timeout=20)
-    assert (value, call.trimtab.fallback) == ("a hang", "spare")
-
-
-async def test_another_service_is_told_how_important_the_call_is(caller: Caller, shop: Shop) -> None:
-    policy = "default: {retry: off, fallback: {service: spare}}"
-    shop.failing = 1
-    token = priority.set("low")
-    try:
-        async with caller.stub(caller.mesh(endpoint_at(shop.port), policy=policy)) as stub:
-            await caller.result(caller.begin(stub, "42"))
-    finally:
-        priority.reset(token)
-    assert [seen.metadata["trimtab-priority"] for seen in shop.seen] == ["low", "low"]
-
-
-# Its end
-
-
-async def test_a_cancelled_call_is_cancelled_at_its_callee(caller: Caller, shop: Shop) -> None:
-    mesh = caller.mesh(endpoint_at(shop.port))
-    async with caller.stub(mesh) as stub:
-        call = caller.begin(stub, "hang")
-        assert await asyncio.to_thread(shop.hanging.wait, 10)
-        assert not call.done()
-        assert call.cancel()
-        assert await asyncio.to_thread(shop.left.wait, 10)
-        assert not call.cancel()
-        assert call.cancelled()
-        assert call.done()
-        assert await caller.told(call.code) is grpc.StatusCode.CANCELLED
-    assert mesh.in_flight == 0
-    assert mesh.outcomes == []
-    counted = mesh.service.statistics.read()
-    assert (counted.calls, counted.failures, counted.cancelled) == (1, 0, 1)
-
-
-async def test_a_call_that_is_cancelled_between_two_attempts_is_a_cancelled_one(caller: Caller, shop: Shop) -> None:
-    shop.failing = 1
-    mesh = caller.mesh(endpoint_at(shop.port), policy=RETRIED.replace("1ms..1ms", "10s..10s"))
-    async with caller.stub(mesh) as stub:
-        call = caller.begin(stub, "42", timeout=60)
-        async with asyncio.timeout(10):
-            while mesh.outcomes != [("a", False)]:
-                await asyncio.sleep(0.01)
-        assert call.cancel()
-        async with asyncio.timeout(10):
-            while not mesh.service.statistics.read().cancelled:
-                await asyncio.sleep(0.01)
-    counted = mesh.service.statistics.read()
-    assert (counted.calls, counted.failures, counted.cancelled, counted.attempts) == (1, 0, 1, 1)
-    assert mesh.in_flight == 0
-
-
-async def test_callbacks_are_called_at_the_end_of_the_last_attempt(caller: Caller, shop: Shop, other: Shop) -> None:
-    shop.failing = 1
-    told: list[Any] = []
-    ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def tell(call: Any) -> None:
-        told.append(call)
-        loop.call_soon_threadsafe(ended.set)
-
-    async with caller.stub(caller.mesh(*both(shop, other), policy=RETRIED)) as stub:
-        call = caller.begin(stub, "42")
-        call.add_done_callback(tell)
-        await asyncio.wait_for(ended.wait(), 10)
-        assert told == [call]
-        assert len(call.trimtab.attempts) == 2
-        call.add_done_callback(tell)
-        assert told == [call, call]
-
-
-async def test_a_call_that_waits_for_readiness_waits_for_an_endpoint_to_appear(caller: Caller, shop: Shop) -> None:
-    mesh = caller.mesh()
-    state = caller.mesh(endpoint_at(shop.port)).service.state
-    async with caller.stub(mesh) as stub:
-        call = caller.begin(stub, "42", wait_for_ready=True, timeout=20)
-        waiting = asyncio.ensure_future(caller.charge(stub, "43", wait_for_ready=True, timeout=20))
-        late = caller.begin(stub, "44", wait_for_ready=True, timeout=0.01)
-        assert await caller.told(late.code) is UNAVAILABLE
-        assert isinstance(await failure(caller, stub, "45", wait_for_ready=True, timeout=0.01), NoEndpoints)
-        assert not call.done()
-        mesh.service.swap(state)
-        assert await caller.told(call.code) is grpc.StatusCode.OK
-        assert (await waiting)[0] == "a 43"
-
-
-async def test_a_closed_channel_ends_its_calls_and_takes_no_others(caller: Caller, shop: Shop) -> None:
-    mesh = caller.mesh(endpoint_at(shop.port))
-    async with caller.stub(mesh) as stub:
-        call = caller.begin(stub, "hang")
-        assert await asyncio.to_thread(shop.hanging.wait, 10)
-    assert await caller.told(call.code) is grpc.StatusCode.CANCELLED
-    with pytest.raises((ValueError, grpc.aio.UsageError)):
-        await caller.charge(stub, "42")
-    assert mesh.in_flight == 0

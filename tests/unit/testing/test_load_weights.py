@@ -43,6 +43,13 @@ class Fleet:
         served, self.served = dict(self.served), Counter()
         return served
 
+    def settled_shares(self, http: Any, after: float) -> dict[str, int]:
+        """Who serves the calls of ten seconds, ``after`` so many others."""
+        self.keep_calling(http, after)
+        self.shares()
+        self.keep_calling(http, 10)
+        return self.shares()
+
     def keep_calling(self, http: Any, seconds: float, each_second: int = 30) -> None:
         for _ in range(int(seconds * each_second)):
             http.get(URL)
@@ -54,15 +61,9 @@ def test_after_the_blackout_calls_go_by_reported_load(fake_mesh: FakeMesh) -> No
     with fake_mesh.http_client() as http:
         fleet.keep_calling(http, 9)
         assert fleet.shares() == {"light": 135, "busy": 135}
-        fleet.keep_calling(http, 3)
-        fleet.shares()
-        fleet.keep_calling(http, 10)
-        assert fleet.shares() == {"light": 200, "busy": 100}
+        assert fleet.settled_shares(http, after=3) == {"light": 200, "busy": 100}
         fleet.cpu["light"] = 1.6
-        fleet.keep_calling(http, 3)
-        fleet.shares()
-        fleet.keep_calling(http, 10)
-        assert fleet.shares() == {"light": 100, "busy": 200}
+        assert fleet.settled_shares(http, after=3) == {"light": 100, "busy": 200}
 
 
 def test_each_instance_is_asked_once_a_second(fake_mesh: FakeMesh) -> None:
@@ -119,10 +120,7 @@ def test_an_answer_that_failed_tells_of_its_load_too(fake_mesh: FakeMesh) -> Non
     fleet = Fleet(fake_mesh)
     fleet.status = 503
     with fake_mesh.http_client() as http:
-        fleet.keep_calling(http, 13)
-        fleet.shares()
-        fleet.keep_calling(http, 10)
-        assert fleet.shares() == {"light": 200, "busy": 100}
+        assert fleet.settled_shares(http, after=13) == {"light": 200, "busy": 100}
 
 
 def test_a_guarded_function_goes_by_what_other_calls_heard(fake_mesh: FakeMesh) -> None:

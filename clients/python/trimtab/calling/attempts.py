@@ -16,6 +16,7 @@ from types import TracebackType
 from trimtab.calling.context import deadline
 from trimtab.calling.drive import words
 from trimtab.calling.heed import without
+from trimtab.calling.keyed import arguments_of
 from trimtab.core.calling.call import Call
 from trimtab.core.calling.observed import Dispatch
 from trimtab.core.calling.pipeline import Pipeline
@@ -25,6 +26,17 @@ from trimtab.errors import FaultInjected
 
 Begin = Callable[[], Call]
 Blame = Callable[[BaseException], Outcome]
+
+
+def beginning(pipeline: Pipeline, method: str, idempotent: bool, key: object) -> Begin:
+    """What begins such a call, when its first attempt is asked for."""
+    return lambda: pipeline.begin(
+        pipeline.now(),
+        method=method,
+        deadline=deadline.get(),
+        idempotent=idempotent,
+        arguments=arguments_of(pipeline, key),
+    )
 
 
 class AttemptBlock:

@@ -94,7 +94,30 @@ class _Method(NamedTuple):
         return Arrival(self.details.method.removeprefix("/"), "", headers, priority_of(priority), deadline)
 
 
-class MeshInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
+class _Interceptor:
+    """What interceptors of both kinds of servers have in common."""
+
+    def __init__(
+        self,
+        mesh: Any,
+        service: str,
+        *,
+        namespace: str | None = None,
+        exempt: Collection[str] = HEALTH_SERVICES,
+        load_reports: bool = False,
+    ) -> None:
+        self._reception = Reception(mesh, service, namespace)
+        self._exempt = frozenset(exempt)
+        self._load_reports = load_reports
+
+    def _method(self, details: Any, handler: Any) -> _Method | None:
+        """The method whose calls are to be let in; None: there is none, or it is exempt."""
+        if handler is None or _service(details) in self._exempt:
+            return None
+        return _Method(self._reception, details, handler, self._load_reports)
+
+
+class MeshInterceptor(_Interceptor, grpc.ServerInterceptor):  # type: ignore[type-arg]
     """For ``grpc.server``, all kinds of calls. A stream holds its place until it ends.
 
     ``service`` (with ``namespace``, by default the mesh's own) is what this process serves; ``exempt`` names gRPC services
@@ -102,52 +125,25 @@ class MeshInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]
     report of the load; with ``load_reports`` every one does, in the form of gRFC A51.
     """
 
-    def __init__(
-        self,
-        mesh: Any,
-        service: str,
-        *,
-        namespace: str | None = None,
-        exempt: Collection[str] = HEALTH_SERVICES,
-        load_reports: bool = False,
-    ) -> None:
-        self._reception = Reception(mesh, service, namespace)
-        self._exempt = frozenset(exempt)
-        self._load_reports = load_reports
-
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
         """Have the method's calls let in."""
         handler = continuation(handler_call_details)
-        if handler is None or _service(handler_call_details) in self._exempt:
-            return handler
-        return _blocking(_Method(self._reception, handler_call_details, handler, self._load_reports))
+        method = self._method(handler_call_details, handler)
+        return handler if method is None else _blocking(method)
 
 
-class AsyncMeshInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+class AsyncMeshInterceptor(_Interceptor, grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """The same for ``grpc.aio.server``. Functions that block, which gRPC gives a thread, stay in the queue without their clients.
 
     Generators that block are left alone: gRPC tells nobody when their clients go away, and never ends them.
     """
 
-    def __init__(
-        self,
-        mesh: Any,
-        service: str,
-        *,
-        namespace: str | None = None,
-        exempt: Collection[str] = HEALTH_SERVICES,
-        load_reports: bool = False,
-    ) -> None:
-        self._reception = Reception(mesh, service, namespace)
-        self._exempt = frozenset(exempt)
-        self._load_reports = load_reports
-
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         """Have the method's calls let in."""
         handler = await continuation(handler_call_details)
-        if handler is None or _service(handler_call_details) in self._exempt:
+        method = self._method(handler_call_details, handler)
+        if method is None:
             return handler
-        method = _Method(self._reception, handler_call_details, handler, self._load_reports)
         if inspect.iscoroutinefunction(method.behavior):
             return _awaited(method)
         if inspect.isasyncgenfunction(method.behavior):
