@@ -25,7 +25,6 @@ class OfflineEngine(FakeEngine):
     """The engine of the fake mesh, but for its calls: those are made by the machine's clock and not written down."""
 
     ready = Engine.ready
-    finder = Engine.finder
 
     def new_callee(self, name: str, state: ServiceState | None, policies: Mapping[str, Release | None]) -> Callee:
         """A service as a real engine makes it, its chance the same in every run."""

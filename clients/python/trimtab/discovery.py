@@ -98,10 +98,16 @@ class Callee:
 
         def adopt() -> None:
             with self.lock:
+                self.rules.retire()
                 self.policies, self.rules, self.pipelines = policies, rules, rules.by_method
                 rules.take_effect(self.state, self._clock.now())
 
         return adopt
+
+    def retire(self) -> None:
+        """Nobody follows it any more: who keeps one of its pipelines from call to call is to discover it again."""
+        with self.lock:
+            self.rules.retire()
 
     def answered(self, policy: str) -> None:
         """A server told what there is to know of a policy."""
@@ -221,6 +227,7 @@ class Discovery:
         """Begin anew in a forked child: the parent's knowledge stays, to be confirmed; its calls are not ours."""
         self._lock = threading.Lock()
         for callee in self._callees.values():
+            callee.rules.retire()
             callee.revive(callee.state.unconfirmed())
         for gate in self._gates.values():
             gate.revive()

@@ -60,7 +60,7 @@ class Engine:
         self.closed = False
         self.load_meter = LoadMeter(load)
         self._rng = random.Random()
-        # By name, with a namespace where it is not our own. Always the same one: finders hold it.
+        # By name, with a namespace where it is not our own.
         self._ready: dict[str | tuple[str, str], Callee] = {}
         self._disk = Disk(settings, lambda key: worth_saving(key, self.discovery, self.configs))
         self.configs = ConfigFiles(partial(config_from, self._disk))
@@ -110,10 +110,6 @@ class Engine:
         """Return a service that is settled, None when it must be discovered first."""
         return self._ready.get(service if namespace is None else (service, namespace))
 
-    def finder(self, service: str, namespace: str | None) -> Callable[[], Callee | None]:
-        """Return what ``ready`` does for one service, for who asks with every call."""
-        return partial(self._ready.get, service if namespace is None else (service, namespace))
-
     def discover(self, service: str, namespace: str | None = None) -> Callee:
         """Return what is known of a service, following it from now on. Raises MeshClosed and SettingsInvalid."""
         callee, fresh = self.discovery.callee(self.service_name(service, namespace))
@@ -135,6 +131,7 @@ class Engine:
         for key, callee in list(self._ready.items()):
             if callee.name == name:
                 self._ready.pop(key, None)
+                callee.retire()
         if self._stream is not None:
             # A policy of the whole namespace is followed for as long as any service of it is.
             needed = set(self._followed())
@@ -280,7 +277,10 @@ class Engine:
             stream = self._stream
         atexit.unregister(self._at_exit)
         deadline = time.monotonic() + timeout
+        ready = list(self._ready.values())
         self._ready.clear()
+        for callee in ready:
+            callee.retire()
         self._settle_all()
         # The disk first: it asks for what the stream knows.
         self._disk.close(timeout)

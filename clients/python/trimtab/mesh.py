@@ -144,7 +144,7 @@ class Mesh:
         def decorate(function: F) -> F:
             guarded = Guarded(
                 function,
-                ready=self._engine.finder(service, namespace),
+                ready=lambda: self._engine.ready(service, namespace),
                 discover=lambda: self.callee(service, namespace),
                 elsewhere=lambda other: self.callee(other, namespace or _namespace_of(service)),
                 method=method,

@@ -31,15 +31,11 @@ _REFUSED = Outcome("connect-failure", sent=False)
 _TIMEOUT = Outcome("timeout")
 _RESET = Outcome("reset")
 _EXCEPTION = Outcome("exception")
+_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class Service(Protocol):
     """What a guarded function is a call to: a service as this process knows it."""
-
-    @property
-    def pipelines(self) -> Mapping[str, Pipeline]:
-        """What calls go through, by method, where that is ready."""
-        ...
 
     def pipeline(self, method: str) -> Pipeline:
         """What a call goes through."""
@@ -95,8 +91,9 @@ class Guarded:
         self._fallback = fallback
         self.idempotent = idempotent
         self.ignore = ignore
-        self._signature = inspect.signature(function)
-        self.takes_endpoint = "endpoint" in self._signature.parameters
+        parameters = inspect.signature(function).parameters
+        self.takes_endpoint = "endpoint" in parameters
+        self._positional = [name for name, one in parameters.items() if one.kind in _BY_POSITION]
         self._work: type[_AwaitedWork | _BlockingWork] = (
             _AwaitedWork if inspect.iscoroutinefunction(function) else _BlockingWork
         )
@@ -107,13 +104,8 @@ class Guarded:
 
     def begin(self, pipeline: Pipeline, now: float, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
         """Let a call in. Raises what refuses it."""
-        arguments: Mapping[str, Any] | None = None
-        if pipeline.keyed:
-            try:
-                arguments = self._signature.bind_partial(*args, **kwargs).arguments
-            except TypeError:
-                # The call itself will say what is wrong with its arguments.
-                arguments = kwargs
+        # What is wrong with its arguments, the call itself will say.
+        arguments = {**dict(zip(self._positional, args, strict=False)), **kwargs} if pipeline.keyed else None
         return pipeline.begin(
             now,
             method=self.method,
@@ -277,18 +269,25 @@ class _AwaitedWork(Awaiting, _Work):
 def _guard_blocking(guarded: Guarded) -> Callable[..., Any]:
     """A guarded ``def``."""
     function, takes_endpoint, local = guarded.function, guarded.takes_endpoint, not guarded.takes_endpoint
-    ready, method, idempotent, deadline = guarded.ready, guarded.method, guarded.idempotent, inherited.get
+    method, idempotent, deadline = guarded.method, guarded.idempotent, inherited.get
     inherit, disinherit = inherited.set, inherited.reset
+    held: Pipeline | None = None
+
+    def find() -> Pipeline:
+        return (guarded.ready() or guarded.discover()).pipeline(method)
 
     def traced(*args: Any, **kwargs: Any) -> Traced:
-        pipeline = (ready() or guarded.discover()).pipeline(method)
-        return block(guarded.through(pipeline, args, kwargs))
+        return block(guarded.through(find(), args, kwargs))
 
     @functools.wraps(function)
     def call_guarded(*args: Any, **kwargs: Any) -> Any:
-        service = ready()
-        if service is None or not (pipeline := service.pipelines.get(method) or service.pipeline(method)).plain:
-            return traced(*args, **kwargs).value
+        nonlocal held
+        pipeline = held
+        if pipeline is None or pipeline.retired:
+            pipeline = find()
+            if not pipeline.plain:
+                return block(guarded.through(pipeline, args, kwargs)).value
+            held = pipeline
         # The short way: what is rarely needed costs a call nothing.
         call, now = None, pipeline.now
         try:
@@ -296,7 +295,7 @@ def _guard_blocking(guarded: Guarded) -> Callable[..., Any]:
             token = inherit(call.deadline if pipeline.attempt_timeout is None else call.until(call.began))
             try:
                 value = (
-                    function(*args, **kwargs, endpoint=call.endpoint) if takes_endpoint else function(*args, **kwargs)
+                    function(*args, endpoint=call.endpoint, **kwargs) if takes_endpoint else function(*args, **kwargs)
                 )
             finally:
                 disinherit(token)
@@ -314,24 +313,32 @@ def _guard_blocking(guarded: Guarded) -> Callable[..., Any]:
 def _guard_awaited(guarded: Guarded) -> Callable[..., Any]:
     """A guarded ``async def``."""
     function, takes_endpoint, local = guarded.function, guarded.takes_endpoint, not guarded.takes_endpoint
-    ready, method, idempotent, deadline = guarded.ready, guarded.method, guarded.idempotent, inherited.get
+    method, idempotent, deadline = guarded.method, guarded.idempotent, inherited.get
     inherit, disinherit = inherited.set, inherited.reset
+    held: Pipeline | None = None
 
-    async def traced(*args: Any, **kwargs: Any) -> Traced:
-        service = ready()
+    async def find() -> Pipeline:
+        service = guarded.ready()
         if service is None:
             service = await asyncio.to_thread(guarded.discover)
-        return await guarded.through(service.pipeline(method), args, kwargs)
+        return service.pipeline(method)
+
+    async def traced(*args: Any, **kwargs: Any) -> Traced:
+        return await guarded.through(await find(), args, kwargs)
 
     @functools.wraps(function)
     async def call_guarded(*args: Any, **kwargs: Any) -> Any:
-        service = ready()
-        if service is None or not (pipeline := service.pipelines.get(method) or service.pipeline(method)).plain:
-            return (await traced(*args, **kwargs)).value
+        nonlocal held
+        pipeline = held
+        if pipeline is None or pipeline.retired:
+            pipeline = await find()
+            if not pipeline.plain:
+                return (await guarded.through(pipeline, args, kwargs)).value
+            held = pipeline
         call, now = None, pipeline.now
         try:
             call = pipeline.begin(now(), method, deadline(), idempotent, local)
-            work = function(*args, **kwargs, endpoint=call.endpoint) if takes_endpoint else function(*args, **kwargs)
+            work = function(*args, endpoint=call.endpoint, **kwargs) if takes_endpoint else function(*args, **kwargs)
             until = call.until(call.began)
             token = inherit(until)
             try:

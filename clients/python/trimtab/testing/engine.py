@@ -6,7 +6,6 @@ import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, cast
 
 from trimtab.callbacks import Callbacks, Told
@@ -51,10 +50,6 @@ class FakeEngine(Engine):
             known = self.discover(service, namespace)
             self.remember(service, namespace, known)
         return known
-
-    def finder(self, service: str, namespace: str | None) -> Callable[[], Callee | None]:
-        """Return what ``ready`` does for one service."""
-        return partial(self.ready, service, namespace)
 
     def new_callee(self, name: str, state: ServiceState | None, policies: Mapping[str, Release | None]) -> Callee:
         """A service whose calls are written down."""

@@ -38,7 +38,7 @@ class Pipeline:
         "_acquire", "_budget", "_decay", "_error_penalty", "_gates", "_hash", "_holding", "_lasting_timeout", "_learners",
         "_listener", "_lock", "_nobody", "_outlier", "_release", "_retrying", "_rng", "_tallies", "_total_timeout",
         "attempt_timeout", "balancer", "circuits", "clock", "crew", "documented", "fallbacks", "faults", "hedged", "keyed",
-        "mirroring", "now", "observed", "plain", "priority", "revision", "service", "statistics",
+        "mirroring", "now", "observed", "plain", "priority", "retired", "revision", "service", "statistics",
     )  # fmt: skip
 
     def __init__(
@@ -91,6 +91,7 @@ class Pipeline:
             and listener is None
             and not any(gate.waits for gate in gates)
         )
+        self.retired = False  # other rules hold now, or nobody follows the service
         self._total_timeout = timeout.total
         self._lasting_timeout = timeout.total if "timeout" in documented else None
         self._lock = surroundings.lock

@@ -106,6 +106,7 @@ class Rules:
         # What goes on under other settings, or is of an older state, does so when these rules take effect, and not before.
         self._in_effect = before is None
         self._changes: list[Callable[[float], None]] = []
+        self._retired = False
         self._layers = layers_of(
             service.policy if service is not None else None, namespace.policy if namespace is not None else None
         )
@@ -127,6 +128,7 @@ class Rules:
         pipeline = self._pipelines.get(chosen)
         if pipeline is None:
             pipeline = self._pipelines[chosen] = self._build(settle(self._layers[index] for index in chosen), now)
+            pipeline.retired = self._retired
         if not self.needs_request:
             if len(self.by_method) >= _METHODS:
                 self.by_method.clear()
@@ -146,6 +148,12 @@ class Rules:
         self._in_effect = True
         if state is not self._state:
             self.update(state, now)
+
+    def retire(self) -> None:
+        """These are the rules no longer: who keeps a pipeline from call to call is to ask for another. With the lock held."""
+        self._retired = True
+        for pipeline in self._pipelines.values():
+            pipeline.retired = True
 
     def update(self, state: ServiceState, now: float) -> None:
         """The endpoints of the service changed."""
