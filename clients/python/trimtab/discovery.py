@@ -18,7 +18,7 @@ from trimtab.core.calling.statistics import Statistics
 from trimtab.core.clock import Clock
 from trimtab.core.crew import Crew
 from trimtab.core.endpoints import Health, Mismatch, ServiceState, decode
-from trimtab.errors import NoEndpoints
+from trimtab.errors import MissingExtra, NoEndpoints
 from trimtab.gate import Gate
 from trimtab.policy.canonical import decode as decode_policy
 from trimtab.policy.model import EVERY
@@ -244,8 +244,26 @@ class Discovery:
             known = self._callees.get(name)
             if known is not None:
                 return known, False
-            fresh = self._callees[name] = self._make(name, state, self._newest(policies))
+            fresh = self._callees[name] = self._able(name, state, self._newest(policies))
             return fresh, True
+
+    def _able(self, name: str, state: ServiceState | None, policies: Mapping[str, Release | None]) -> Callee:
+        """A new service under those of the policies that can be applied here.
+
+        One that cannot is from disk, or was only needed for serving so far. The server tells of it again, and is refused then.
+        """
+        try:
+            return self._make(name, state, policies)
+        except MissingExtra:
+            fitting: dict[str, Release | None] = {}
+            for policy, release in policies.items():
+                try:
+                    self._make(name, state, {**fitting, policy: release})
+                except MissingExtra as error:
+                    logger.warning("policy.refused: %s: %s", policy, error)
+                else:
+                    fitting[policy] = release
+            return self._make(name, state, fitting)
 
     def gate(self, name: str) -> tuple[Gate, bool]:
         """Return what lets calls into ``name``, which this process serves, and whether it is followed only from now on."""

@@ -13,6 +13,7 @@ from trimtab.policy.reading import read
 
 from tests.component.sdk.conftest import MakeMesh, until
 from tests.support.fake_mesh import FakeMesh, endpoint
+from tests.support.missing import without_xxhash
 
 ORDERS = "default/orders"
 
@@ -171,3 +172,34 @@ def test_a_call_without_endpoints_says_so_whatever_the_policy(mesh: Mesh, server
     with pytest.raises(NoEndpoints) as caught:
         call(mesh)
     assert caught.value.__dict__["trimtab"].refused == ""
+
+
+RING = "default: {balance: {algorithm: ring_hash, hash: {header: x-user}}, limit: {rate: 1/h}}"
+
+
+def test_a_server_that_begins_to_call_refuses_what_only_its_calls_cannot_do(orders: Mesh, server: FakeMesh) -> None:
+    with without_xxhash():
+        revision = server.store.enact("default/*", policy(RING, "*"))
+        gate = orders.gate("shop")
+        until(lambda: gate.policies["default/*"] is not None)
+        assert server.sent("nack") == []
+        assert [call(orders).policy for _ in range(2)] == [0, 0]
+        until(lambda: server.sent("nack"))
+        (refusal,) = server.sent("nack")[0].refusals
+        assert (refusal.name, "trimtab[hash]" in refusal.reason) == ("default/*", True)
+    good = server.store.enact("default/*", policy("default: {timeout: 7s}", "*"))
+    until(lambda: call(orders).policy == good)
+    assert good > revision
+
+
+def test_a_saved_policy_that_cannot_be_applied_any_more_keeps_nobody_from_calling(
+    make_mesh: MakeMesh, server: FakeMesh
+) -> None:
+    server.store.put(ORDERS, endpoint("a"))
+    server.store.enact("default/*", policy(RING, "*"))
+    revision = server.store.enact(ORDERS, policy("default: {timeout: 7s}"))
+    with make_mesh(server, snapshot=True) as first:
+        assert call(first).policy > 0
+    server.stop()
+    with make_mesh(server, snapshot=True, discovery_timeout=0.2) as second, without_xxhash():
+        assert [call(second).policy for _ in range(2)] == [revision, revision]
