@@ -137,3 +137,15 @@ def test_what_is_too_much_is_dropped() -> None:
     assert [mirroring.admits() for _ in range(LIMIT + 2)] == [True] * LIMIT + [False] * 2
     mirroring.ended()
     assert mirroring.admits()
+
+
+async def test_a_namespaces_mirror_gets_no_copies_of_its_own_calls(fake_async_mesh: FakeAsyncMesh) -> None:
+    prepare(fake_async_mesh, "default: {}")
+    fake_async_mesh.policy("*", "default: {mirror: shadow}")
+    async with fake_async_mesh.http_client() as http:
+        await http.get("mesh://shadow/")
+        await fake_async_mesh.clock.pause(1)
+        assert len(fake_async_mesh.calls("shadow")) == 1
+        await http.get("mesh://orders/")
+        await fake_async_mesh.clock.pause(1)
+        assert len(fake_async_mesh.calls("shadow")) == 2

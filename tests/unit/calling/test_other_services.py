@@ -86,3 +86,11 @@ def test_the_namespace_is_that_of_the_service(fake_mesh: FakeMesh) -> None:
     fake_mesh.policy("orders", POLICY, namespace="shop")
     for guarded in (fake_mesh.guard("shop/orders"), fake_mesh.guard("orders", namespace="shop")):
         assert guarded(only_archived)(42) == "42 at 10.0.1.1"
+
+
+def test_a_namespaces_fallback_is_not_asked_instead_of_itself(mesh: FakeMesh) -> None:
+    mesh.policy("orders", None)
+    mesh.policy("*", "default: {fallback: {service: orders, value: 7}, retry: off}")
+    value, call = mesh.guard("orders")(only_archived).traced(42)  # type: ignore[attr-defined]
+    assert (value, call.fallback) == (7, "value")
+    assert len(mesh.calls("orders")) == 1

@@ -8,7 +8,7 @@ timeout resets no circuit; calls under way go on with the pipeline that they beg
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
@@ -36,7 +36,7 @@ from trimtab.core.retrying.schedule import Schedule
 from trimtab.policy.effective import Chooser, Effective, Layer, Origin, forebears, settle
 from trimtab.policy.effective import layers as layers_of
 from trimtab.policy.model import ServicePolicy
-from trimtab.policy.sections import OFF, Balance, Concurrency, Hedge, Limit, Outlier, Retry, Split, Timeout
+from trimtab.policy.sections import OFF, Balance, Concurrency, Fallback, Hedge, Limit, Outlier, Retry, Split, Timeout
 
 T = TypeVar("T")
 
@@ -305,14 +305,21 @@ class Rules:
             case "breaker":
                 return Circuits(settings, rng, partial(_changed, self._surroundings, self._caller))
             case "fallback":
-                return Fallbacks(settings, self._surroundings.lock)
+                return Fallbacks(self._elsewhere(settings), self._surroundings.lock)
             case "retry":
                 return build_budget(settings)
             case "hedge":
                 return build_budget(Retry())
             case "mirror":
-                return Mirroring(settings, rng, self._surroundings.lock)
+                return None if self._is_itself(settings.service) else Mirroring(settings, rng, self._surroundings.lock)
         raise AssertionError(f"{section} has no state")
+
+    def _is_itself(self, service: str | None) -> bool:
+        """Whether a namespace's policy names the very service that these rules are for."""
+        return service == self._surroundings.service.rpartition("/")[2]
+
+    def _elsewhere(self, settings: Fallback) -> Fallback:
+        return replace(settings, service=None) if self._is_itself(settings.service) else settings
 
     def _bulkhead(self, settings: Concurrency, origin: Origin) -> ConcurrencyGate:
         """A limit that an operator moved still counts the calls that are under way, and goes on from what it found."""
