@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,11 @@ SUFFIXES = (".yaml", ".yml", ".json")
 
 # At the start of a line this always ends a document, also within a block of text (YAML 1.2, section 9.1.4).
 _MARKER = re.compile(r"---(\s|$)")
+# What belongs to the document after it, as %YAML 1.2: after an end, or where the file begins (section 9.2).
+_DIRECTIVE = re.compile(r"%")
+_END = re.compile(r"\.\.\.(\s|$)")
+_SILENT = re.compile(r"\s*(#.*)?$")
+_EMPTY = re.compile(r"((---|\.\.\.)(?=\s|$))?\s*(#.*)?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +85,23 @@ def invalid(places: Iterable[Violation]) -> Failure:
 
 def split(file: str, content: bytes) -> Iterator[Text]:
     """The documents of a file, without those that are empty."""
-    lines = content.decode(errors="surrogateescape").splitlines(keepends=True)
-    starts = [0, *(at for at, line in enumerate(lines) if _MARKER.match(line))]
+    # Not splitlines: a form feed, which no document may have, would be a line to it, and to no editor.
+    lines = list(StringIO(content.decode(errors="surrogateescape").removeprefix("\ufeff"), newline=""))
+    starts = [0, *(_begin(lines, at) for at, line in enumerate(lines) if _MARKER.match(line))]
     for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
         first = start + 1 if start < end and lines[start].strip() == "---" else start
         said = lines[first:end]
-        if any(line.strip() and not line.lstrip().startswith("#") for line in said):
+        if not all(map(_EMPTY.match, said)):
             yield Text(file, first, "".join(said).encode(errors="surrogateescape"))
+
+
+def _begin(lines: Sequence[str], marker: int) -> int:
+    """Where the document begins that is marked there: with its directives, if it has any."""
+    above = marker
+    while above and (_SILENT.match(lines[above - 1]) or _DIRECTIVE.match(lines[above - 1])):
+        above -= 1
+    of_its_own = above == 0 or _END.match(lines[above - 1])
+    return above if of_its_own and any(map(_DIRECTIVE.match, lines[above:marker])) else marker
 
 
 class _Refused(Exception):
@@ -106,6 +122,8 @@ def _policy(text: Text) -> ServicePolicy:
 
 
 def _files(source: str) -> list[tuple[str, bytes]]:
+    if not source:  # an unset variable of a shell, which Path would take for this directory
+        raise click.UsageError("-f names nothing")
     if source == "-":
         if sys.stdin.isatty():
             raise click.UsageError("nothing to read: pipe a document in, or name a file")
@@ -126,7 +144,7 @@ def _twice(found: Sequence[Document]) -> Iterator[Violation]:
     for document in found:
         name, text = str(document.policy), document.text
         if (before := first.setdefault(name, text)) is not text:
-            at = f"{before.file}:{before.start + 1}"
+            at = f"{before.file}:{before.start + 1}:1"
             yield Violation(
-                f"{text.file}:{text.start + 1}", f"{name} is here for the second time", f"the first is {at}"
+                f"{text.file}:{text.start + 1}:1", f"{name} is here for the second time", f"the first is {at}"
             )

@@ -186,7 +186,7 @@ def _refused(api: Api, document: Document, before: dict[str, Any] | None) -> lis
     try:
         _put(api, document, before, validate_only="true")
     except Failure as failure:
-        if failure.code != Code.POLICY_INVALID.code:
+        if failure.code not in (Code.POLICY_INVALID.code, Code.TOO_LARGE.code) or not failure.places:
             raise
         return [document.text.place(place) for place in failure.places]
     return []

@@ -8,7 +8,8 @@ from typing import Any
 
 from trimtab.policy import canonical, reading
 from trimtab.policy.model import MAX_BYTES, ServicePolicy
-from trimtab.policy.problems import PolicyInvalid
+from trimtab.policy.problems import PolicyInvalid, Problem
+from trimtab.policy.tree import too_large
 
 from controlplane.core.model import PolicyDocument
 from controlplane.core.validation import Findings
@@ -19,20 +20,21 @@ def checked(namespace: str, name: str, text: bytes, *, author: str, keep_source:
     """The record of a policy document. ``keep_source``: people get the text back as they wrote it, comments and all.
 
     Raises POLICY_INVALID with every place of ``text`` that is wrong, also when it is the policy of something else, and
-    TOO_LARGE.
+    TOO_LARGE with the place where it is.
     """
     findings = Findings()
     findings.name("namespace", namespace)
     findings.policy("name", name)
     findings.raise_if_any("the policy")
-    if len(text) > MAX_BYTES:
-        raise TrimtabError(Code.TOO_LARGE, f"{len(text)} bytes are too many for a policy", hint=f"at most {MAX_BYTES}")
+    if problem := too_large(text, MAX_BYTES):
+        message = f"{len(text)} bytes are too many for a policy"
+        raise TrimtabError(Code.TOO_LARGE, message, hint=f"at most {MAX_BYTES}", violations=[_place(problem)])
     policy = read(text)
     if (policy.namespace, policy.name) != (namespace, name):
-        place = Violation(
-            "metadata", f"this is the policy of {policy}", f"write it to {policy}, or name {namespace}/{name}"
-        )
-        raise TrimtabError(Code.POLICY_INVALID, f"the policy of {namespace}/{name} was refused", violations=[place])
+        key = "name" if policy.name != name else "namespace"
+        message, hint = f"this is the policy of {policy}", f"write it to {policy}, or name {namespace}/{name}"
+        wrong = Violation(f"metadata.{key}", message, hint, *reading.place(text, "metadata", key))
+        raise TrimtabError(Code.POLICY_INVALID, f"the policy of {namespace}/{name} was refused", violations=[wrong])
     return PolicyDocument(canonical.encode(policy), text.decode() if keep_source else "", author)
 
 
@@ -41,8 +43,12 @@ def read(text: bytes) -> ServicePolicy:
     try:
         return reading.read(text)
     except PolicyInvalid as invalid:
-        places = [Violation(p.path, p.message, p.hint, p.line, p.column) for p in invalid.problems]
+        places = [_place(problem) for problem in invalid.problems]
         raise TrimtabError(Code.POLICY_INVALID, "the policy was refused", violations=places) from None
+
+
+def _place(problem: Problem) -> Violation:
+    return Violation(problem.path, problem.message, problem.hint, problem.line, problem.column)
 
 
 def text(document: PolicyDocument) -> str:

@@ -98,7 +98,10 @@ def test_what_is_too_large_is_refused_by_its_file_and_place(
 ) -> None:
     file = write("long.yaml", ORDERS + "#" * MAX_BYTES)
     assert trimtab("apply", "-f", file) == 1
-    assert f"{file}: {len(ORDERS) + MAX_BYTES} bytes are too many (at most {MAX_BYTES})" in capsys.readouterr().err
+    kept = (ORDERS + "#" * MAX_BYTES)[:MAX_BYTES]
+    place = f"{file}:{kept.count(chr(10)) + 1}:{len(kept) - kept.rfind(chr(10))}"
+    told = f"{place}: {len(ORDERS) + MAX_BYTES} bytes are too many (at most {MAX_BYTES}, which end here)"
+    assert told in capsys.readouterr().err
     routes = "".join(f"    - {{match: {{method: m{number}}}, retry: off}}\n" for number in range(MAX_ROUTES + 1))
     file = write("many.yaml", STOCK.partition("  routes:\n")[0] + "  routes:\n" + routes)
     line = next(n for n, text in enumerate(Path(file).read_text().splitlines(), 1) if f"m{MAX_ROUTES}}}" in text)
@@ -128,10 +131,59 @@ def test_what_only_the_server_finds_wrong_is_told_with_its_place_in_the_file_and
     assert served.house.view.policies("shop") == []
 
 
+def test_what_only_the_server_finds_too_large_is_told_with_its_place_in_the_file(
+    trimtab: Run, served: Served, write: Write, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policies, "MAX_BYTES", 30)
+    file = write("all.yaml", "# the shop's\n", ORDERS)
+    assert trimtab("apply", "-f", file) == 1
+    kept = ORDERS[:30]
+    line, column = kept.count("\n") + 3, len(kept) - kept.rfind("\n")
+    assert f"{file}:{line}:{column}: {len(ORDERS)} bytes are too many" in capsys.readouterr().err
+    assert served.house.view.policies("shop") == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"%YAML 1.2\n---\n{ORDERS}",
+        f"# the shop's\n%YAML 1.2\n# and\n---\n{ORDERS}...\n%YAML 1.2\n---\n{STOCK}",
+        f"--- # first\n{ORDERS}--- # nothing more\n",
+        f"{ORDERS}...\n",
+        f"---\n{ORDERS}...\n---\n...\n",
+        f"\ufeff# the shop's\n---\n{ORDERS}",
+    ],
+)
+def test_directives_ends_and_comments_are_no_documents(
+    trimtab: Run, served: Served, tmp_path: Path, text: str, capsys: Any
+) -> None:
+    file = tmp_path / "orders.yaml"
+    file.write_text(text)
+    assert trimtab("apply", "-f", str(file)) == 0, capsys.readouterr().err
+    assert len(served.house.view.policies("shop")) == text.count("kind:")
+
+
+def test_lines_are_counted_as_editors_count_them(trimtab: Run, served: Served, write: Write, capsys: Any) -> None:
+    file = write("all.yaml", f"# one\x0cstill\x1cone\x85\n{ORDERS}", STOCK.replace("attempts", "attemps"))
+    assert trimtab("apply", "-f", file) == 1
+    line = next(n for n, text in enumerate(Path(file).read_text().split("\n"), 1) if "attemps" in text)
+    err = capsys.readouterr().err
+    assert f"{file}:1:6: a character that is no text, U+000C (remove it)" in err
+    assert f"{file}:{line}:13: spec.default.retry.attemps:" in err
+
+
+def test_a_name_that_is_empty_is_not_this_directory(
+    trimtab: Run, served: Served, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(write("orders.yaml", ORDERS)).parent)
+    assert trimtab("apply", "-f", "") == 2
+    assert served.house.view.policies("shop") == []
+
+
 def test_the_same_service_twice_is_a_mistake(trimtab: Run, served: Served, write: Write, capsys: Any) -> None:
     one, two = write("one.yaml", ORDERS), write("two.yaml", STOCK, ORDERS)
     assert trimtab("apply", "-f", one, "-f", two) == 1
-    assert f"shop/orders is here for the second time (the first is {one}:1)" in capsys.readouterr().err
+    assert f"shop/orders is here for the second time (the first is {one}:1:1)" in capsys.readouterr().err
     assert served.house.view.policies("shop") == []
 
 

@@ -156,12 +156,18 @@ async def test_a_document_can_be_written_to_its_own_place_only(api: httpx.AsyncC
     answer = await put(api, ORDERS, path)
     assert (answer.status_code, answer.json()["code"]) == (400, "policy.invalid")
     [place] = answer.json()["errors"]
-    assert (place["path"], "shop/orders" in place["message"]) == ("metadata", True)
+    assert place["path"] in ("metadata.name", "metadata.namespace")
+    assert "shop/orders" in place["message"]
+    line = ORDERS.splitlines()[place["line"] - 1]
+    assert line[place["column"] - 1 :].startswith(("orders", "shop"))
 
 
 async def test_a_document_beyond_the_bound_is_too_large(api: httpx.AsyncClient) -> None:
     answer = await put(api, ORDERS + "#" * MAX_BYTES)
     assert (answer.status_code, answer.json()["code"]) == (413, "request.too_large")
+    [place] = answer.json()["errors"]
+    kept = (ORDERS + "#" * MAX_BYTES)[:MAX_BYTES]
+    assert (place["line"], place["column"]) == (kept.count("\n") + 1, len(kept) - kept.rfind("\n"))
 
 
 async def test_a_body_of_another_type_is_refused_by_name(api: httpx.AsyncClient) -> None:

@@ -217,6 +217,7 @@ def test_what_is_wrong_in_a_section_is_told_with_its_place(sections: str, path: 
     assert found.path == f"spec.default.{path}"
     assert (found.line, found.column) == (6 + sections.count("\n"), column)
     assert words in str(found)
+    assert found.hint
 
 
 @pytest.mark.parametrize(
@@ -246,7 +247,7 @@ def test_what_is_wrong_in_a_section_is_told_with_its_place(sections: str, path: 
 def test_what_is_wrong_around_the_sections_is_told_too(change: tuple[str, str], path: str, words: str) -> None:
     found = problems(EXAMPLE.replace(*change))
     assert [words in str(one) for one in found if one.path == path] == [True]
-    assert all(one.line for one in found)
+    assert all(one.line and one.hint for one in found)
 
 
 @pytest.mark.parametrize("spec", ["[]", "null", "5", "{default: []}", "{routes: {}}", "{routes: [5]}"])
@@ -329,6 +330,11 @@ def test_routes_that_say_different_sections_are_no_conflict() -> None:
         ('{"a": 123456789012345678901234567890}', (1, 7), "more than 18 digits"),
         ('{"a": 1e999}', (1, 7), "too large"),
         ('{"a": "\\ud800"}', (1, 7), "U+D800"),
+        ('{"a": 1,}', (1, 9), "a key"),
+        ('{"a" 1}', (1, 6), "':'"),
+        ('{"a": 1 /* b */}', (1, 9), "','"),
+        ('{"a": "\\x"}', (1, 8), "no JSON"),
+        ("a: 1\n...\nb: 2", (3, 1), "no YAML"),
     ],
 )  # fmt: skip
 def test_a_text_that_is_no_document_is_refused_at_its_place(
@@ -337,10 +343,23 @@ def test_a_text_that_is_no_document_is_refused_at_its_place(
     found = problem(text)
     assert (found.line, found.column) == place
     assert words in found.message
+    assert found.hint
 
 
-def test_a_text_that_is_too_large_is_refused_before_it_is_looked_at() -> None:
-    assert problem("a" * (MAX_BYTES + 1)).hint == f"at most {MAX_BYTES}"
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("a" * (MAX_BYTES + 1), (1, MAX_BYTES + 1)),
+        ("ab\n\n" + "é" * MAX_BYTES, (3, MAX_BYTES // 2 - 1)),
+        ("\ufeff" + "a" * MAX_BYTES, (1, MAX_BYTES - 2)),
+        ("a" * (MAX_BYTES - 1) + "\n" * 5, (2, 1)),
+        ("\udc00" * MAX_BYTES, (1, 1)),
+    ],
+)
+def test_a_text_that_is_too_large_is_refused_where_it_passes_the_limit(text: str, place: tuple[int, int]) -> None:
+    found = problem(text)
+    assert (found.line, found.column) == place
+    assert found.hint == f"at most {MAX_BYTES}, which end here"
 
 
 def test_a_policy_that_is_too_large_with_its_defaults_is_refused() -> None:
@@ -402,6 +421,29 @@ def test_pyyaml_without_its_c_part_reads_the_same(monkeypatch: pytest.MonkeyPatc
     assert problem('a: "\\UFFFFFFFF"').message.startswith("no YAML")
 
 
+@pytest.mark.parametrize("c_part", [True, False])
+@pytest.mark.parametrize(
+    ("text", "way_out"),
+    [
+        ("a:\n\tb: 1", "indent with spaces"),
+        ("a: {b: 1\n", "which begins in line 1, column 4"),
+        ('a: 1\nb: "x\n', "which begins in line 2, column 4"),
+        ("a: b: c", "quote a text that YAML may take for something else"),
+        ("a: 1\n...\nb: 2", "another begins with ---"),
+        ('a: 1\nb: "\\UFFFFFFFF"', ""),
+    ],
+)
+def test_what_is_no_yaml_is_told_with_its_line_and_a_way_out(
+    text: str, way_out: str, c_part: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yaml.__with_libyaml__", c_part)
+    found = problem(text)
+    assert found.line in (text.count("\n"), text.count("\n") + 1)
+    assert found.column
+    assert found.hint.endswith(way_out)
+    assert found.hint
+
+
 # Files of several documents
 
 
@@ -426,5 +468,5 @@ def test_two_documents_for_the_same_callee_are_refused() -> None:
 
 
 def test_a_file_that_is_too_large_is_refused() -> None:
-    with pytest.raises(PolicyInvalid, match="too many"):
+    with pytest.raises(PolicyInvalid, match=f"^line 1, column {MAX_FILE_BYTES + 1}: .* too many"):
         read_all("#" * (MAX_FILE_BYTES + 1))

@@ -10,9 +10,9 @@ from trimtab.policy import quick
 from trimtab.policy.documents import build
 from trimtab.policy.forms import Form, Json, ListOf, Misfit, Nested, fields_of
 from trimtab.policy.model import API_VERSION, KIND, MAX_CANONICAL_BYTES, Match, ServicePolicy
-from trimtab.policy.problems import PolicyInvalid, Problem
+from trimtab.policy.problems import PolicyInvalid
 from trimtab.policy.sections import OFF, SECTIONS, Sections
-from trimtab.policy.tree import checked, from_json, plain
+from trimtab.policy.tree import checked, from_json, plain, too_large
 
 
 def encode(policy: ServicePolicy) -> bytes:
@@ -26,9 +26,8 @@ def decode(document: bytes) -> ServicePolicy:
 
     A client that is older than the policy refuses it rather than ignore a part of it.
     """
-    if len(document) > MAX_CANONICAL_BYTES:
-        hint = f"at most {MAX_CANONICAL_BYTES}"
-        raise PolicyInvalid([Problem("", 0, 0, f"{len(document)} bytes are too many", hint)])
+    if problem := too_large(document, MAX_CANONICAL_BYTES):
+        raise PolicyInvalid([problem])
     text = checked(document)
     try:
         return quick.read(text)

@@ -30,6 +30,16 @@ MAX_PROBLEMS = 100  # whoever has made more than that looks at the first ones an
 _BAD: Any = object()  # stands for a value whose problem has been noted
 _MATCH = Nested(Match)
 
+# What to write where something is missing.
+_PARTS = {
+    "apiVersion": f"write apiVersion: {API_VERSION}",
+    "kind": f"write kind: {KIND}",
+    "metadata": "write metadata: {name: SERVICE, namespace: NAMESPACE}",
+    "spec": "write spec: {default: {…}}, with what holds for calls",
+    "name": f'the service that is called, or "{EVERY}" for every service of the namespace',
+    "namespace": "that of the service that is called",
+}
+
 
 def build(node: Node) -> ServicePolicy:
     """The policy that a document says. Raises PolicyInvalid with all that is wrong, the first MAX_PROBLEMS of it."""
@@ -78,7 +88,7 @@ class _Builder:
         if key in top:
             return top[key].node
         if isinstance(node.value, Entries):
-            self.refuse(node, key, "missing")
+            self.refuse(node, key, "missing", _PARTS[key])
         return None
 
     def constant(self, top: Mapping[str, Entry], node: Node, key: str, value: str) -> None:
@@ -92,7 +102,7 @@ class _Builder:
         held = names.get(key)
         path = f"metadata.{key}"
         if held is None:
-            return self.refuse(node, path, "missing") if isinstance(node.value, Entries) else _BAD
+            return self.refuse(node, path, "missing", _PARTS[key]) if isinstance(node.value, Entries) else _BAD
         return EVERY if key == "name" and held.node.value == EVERY else self.take(NAME, held.node, path)
 
     def routes(self, node: Node, path: str, name: str) -> tuple[Route, ...]:
@@ -190,7 +200,7 @@ class _Builder:
                     found[key] = self.take(fields[key].form, entry.node, f"{path}.{key}")
             for key, field in fields.items():
                 if field.default is REQUIRED and not any(entry.key == key for entry in node.value):
-                    found[key] = self.refuse(node, f"{path}.{key}", "missing")
+                    found[key] = self.refuse(node, f"{path}.{key}", "missing", field.doc.rstrip("."))
         elif form.sentence and isinstance(node.value, str):
             try:
                 return form.sentence(node.value)

@@ -9,9 +9,9 @@ from trimtab.policy.canonical import encode
 from trimtab.policy.documents import MAX_PROBLEMS, build
 from trimtab.policy.model import MAX_BYTES, MAX_CANONICAL_BYTES, ServicePolicy
 from trimtab.policy.problems import PolicyInvalid, Problem
-from trimtab.policy.tree import Node, checked, from_json, from_yaml
+from trimtab.policy.tree import Entries, Node, checked, from_json, from_yaml, too_large
 
-__all__ = ["MAX_FILE_BYTES", "PolicyInvalid", "Problem", "read", "read_all"]
+__all__ = ["MAX_FILE_BYTES", "PolicyInvalid", "Problem", "place", "read", "read_all"]
 
 MAX_FILE_BYTES = 16 * MAX_BYTES
 
@@ -26,7 +26,9 @@ def read(text: str | bytes) -> ServicePolicy:
     _not_more_than(text, MAX_BYTES)
     nodes = list(_nodes(text))
     if not nodes:
-        raise PolicyInvalid([Problem("", 1, 1, "the document is empty")])
+        raise PolicyInvalid(
+            [Problem("", 1, 1, "the document is empty", "a policy says apiVersion, kind, metadata and spec")]
+        )
     if len(nodes) > 1:
         raise PolicyInvalid([Problem("", nodes[1].line, nodes[1].column, "a second document", "one at a time")])
     return _read(nodes[0])
@@ -59,10 +61,19 @@ def read_all(text: str | bytes) -> list[ServicePolicy]:
     return [policy for policy, _ in found.values()]
 
 
-def _not_more_than(text: str | bytes, bytes_: int) -> None:
-    size = len(text) if isinstance(text, bytes) else len(text.encode(errors="surrogatepass"))
-    if size > bytes_:
-        raise PolicyInvalid([Problem("", 0, 0, f"{size} bytes are too many", f"at most {bytes_}")])
+def place(text: str | bytes, *path: str) -> tuple[int, int]:
+    """Line and column of what a document that ``read`` takes says under the keys of ``path``, all of them there."""
+    node = next(_nodes(text))
+    for key in path:
+        assert isinstance(node.value, Entries)
+        node = next(entry.node for entry in node.value if entry.key == key)
+    return node.line, node.column
+
+
+def _not_more_than(text: str | bytes, limit: int) -> None:
+    whole = text if isinstance(text, bytes) else text.encode(errors="surrogatepass")
+    if problem := too_large(whole, limit):
+        raise PolicyInvalid([problem])
 
 
 def _nodes(text: str | bytes) -> Iterator[Node]:

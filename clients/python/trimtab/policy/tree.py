@@ -32,6 +32,14 @@ _JSON_SPACE = re.compile(r"[ \t\n\r]*")
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _JSON_WORDS: dict[str, Json] = {"null": None, "true": True, "false": False}
 
+_FLATTER = "say it with fewer levels"
+_REMOVE = "remove it"
+_QUOTE = "quote a text that YAML may take for something else"
+_ANY_JSON = "one of {…}, […], a text in double quotes, a number, true, false and null"
+_JSON_KEY = 'as "timeout": "3s"; after the last entry comes no comma'
+_JSON_NEXT = "close what is open; JSON has a comma between entries, and no comments"
+_JSON_TEXT = "a text stands in one line, in double quotes, with \\ before each quote and backslash in it"
+
 
 class Node(NamedTuple):
     """A value and where it begins, counted from 1. A mapping is its entries in their order, doubles included."""
@@ -66,8 +74,16 @@ def checked(text: str | bytes) -> str:
     whole = text if isinstance(text, str) else _decoded(text)
     whole = whole.removeprefix("\ufeff")
     if found := _UNPRINTABLE.search(whole):
-        raise unreadable(f"a character that is no text, U+{ord(found[0]):04X}", *_place(whole, found.start()))
+        raise unreadable(f"a character that is no text, U+{ord(found[0]):04X}", *_place(whole, found.start()), _REMOVE)
     return whole
+
+
+def too_large(text: bytes, limit: int) -> Problem | None:
+    """What is wrong with a text of more than ``limit`` bytes, at the first character that is beyond; None: nothing."""
+    if len(text) <= limit:
+        return None
+    kept = text[:limit].decode(errors="ignore").removeprefix("\ufeff")
+    return Problem("", *_place(kept, len(kept)), f"{len(text)} bytes are too many", f"at most {limit}, which end here")
 
 
 def _decoded(text: bytes) -> str:
@@ -75,7 +91,9 @@ def _decoded(text: bytes) -> str:
         return text.decode()
     except UnicodeDecodeError as error:
         line = text.count(b"\n", 0, error.start) + 1
-        raise unreadable("not UTF-8", line, error.start - text.rfind(b"\n", 0, error.start)) from None
+        raise unreadable(
+            "not UTF-8", line, error.start - text.rfind(b"\n", 0, error.start), "save it as UTF-8"
+        ) from None
 
 
 def plain(text: str) -> Json:
@@ -125,7 +143,7 @@ class _Json:
         first = self._text[at : at + 1]
         found: Any
         if depth > MAX_DEPTH:
-            raise self.fault(at, f"nested more than {MAX_DEPTH} deep")
+            raise self.fault(at, f"nested more than {MAX_DEPTH} deep", _FLATTER)
         if first == "{":
             found, at = self._entries(at, depth)
         elif first == "[":
@@ -138,7 +156,7 @@ class _Json:
             for word, meaning in _JSON_WORDS.items():
                 if self._text.startswith(word, at):
                     return Node(meaning, line, column), at + len(word)
-            raise self.fault(at, f"a value was expected, not {self._seen(at)}")
+            raise self.fault(at, f"a value was expected, not {self._seen(at)}", _ANY_JSON)
         return Node(found, line, column), at
 
     def _place(self, at: int) -> tuple[int, int]:
@@ -157,11 +175,11 @@ class _Json:
         while True:
             line, column = self._place(at)
             if not self._text.startswith('"', at):
-                raise self.fault(at, f"a key in double quotes was expected, not {self._seen(at)}")
+                raise self.fault(at, f"a key in double quotes was expected, not {self._seen(at)}", _JSON_KEY)
             key, at = self._text_at(at)
             at = self.skip(at)
             if not self._text.startswith(":", at):
-                raise self.fault(at, f"':' was expected, not {self._seen(at)}")
+                raise self.fault(at, f"':' was expected, not {self._seen(at)}", _JSON_KEY)
             node, at = self.value(self.skip(at + 1), depth + 1)
             found.append(Entry(key, line, column, node))
             at, ended = self._next(at, "}")
@@ -184,14 +202,14 @@ class _Json:
         at = self.skip(at)
         seen = self._text[at : at + 1]
         if seen not in (",", end):
-            raise self.fault(at, f"',' or '{end}' was expected, not {self._seen(at)}")
+            raise self.fault(at, f"',' or '{end}' was expected, not {self._seen(at)}", _JSON_NEXT)
         return (at + 1, True) if seen == end else (self.skip(at + 1), False)
 
     def _text_at(self, at: int) -> tuple[str, int]:
         try:
             found, end = json.decoder.scanstring(self._text, at + 1, True)  # type: ignore[attr-defined]
         except json.JSONDecodeError as error:
-            raise self.fault(error.pos, f"no JSON: {error.msg}") from None
+            raise self.fault(error.pos, f"no JSON: {error.msg}", _JSON_TEXT) from None
         if _UNWRITABLE.search(found):
             _writable(found, *_place(self._text, at))
         return found, end
@@ -213,7 +231,7 @@ class _Json:
 def _writable(text: str, line: int, column: int) -> None:
     """Raises PolicyInvalid for what an escape can name but canonical JSON cannot hold, as half of a surrogate pair."""
     if found := _UNWRITABLE.search(text):
-        raise unreadable(f"a character that is no text, U+{ord(found[0]):04X}", line, column)
+        raise unreadable(f"a character that is no text, U+{ord(found[0]):04X}", line, column, _REMOVE)
 
 
 def from_yaml(text: str) -> Iterator[Node]:
@@ -224,18 +242,39 @@ def from_yaml(text: str) -> Iterator[Node]:
         raise unreadable(
             "YAML needs PyYAML, which is not installed here", 0, 0, "pip install pyyaml, or JSON"
         ) from None
-    loader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+    loader: Any = (yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader)(text)
     try:
-        yield from _documents(yaml.parse(text, Loader=loader))
+        yield from _documents(_events(loader))
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-        raise unreadable(f"no YAML: {error.problem or error.context}", line, column) from None
+        mark: Any = error.problem_mark
+        problem = f"no YAML: {error.problem or error.context}"
+        raise unreadable(problem, mark.line + 1, mark.column + 1, _way_out(error, text)) from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         # PyYAML lets what int() and chr() say about an escape or a version number through.
         if isinstance(error, PolicyInvalid):
             raise
-        raise unreadable(f"no YAML: {' '.join(str(error).split())}", 0, 0) from None
+        mark = loader.get_mark()
+        raise unreadable(f"no YAML: {' '.join(str(error).split())}", mark.line + 1, mark.column + 1, _QUOTE) from None
+
+
+def _events(loader: Any) -> Iterator[Any]:
+    try:
+        while loader.check_event():
+            yield loader.get_event()
+    finally:
+        loader.dispose()
+
+
+def _way_out(error: Any, text: str) -> str:
+    """What may help against an error of the parser: it knows where the part begins that it does not understand."""
+    begin, at = error.context_mark, error.problem_mark
+    if text.startswith("\t", at.index):
+        return "indent with spaces"
+    if "document start" in str(error.problem):
+        return "a document ends here, and another begins with ---"
+    if begin and begin.index != at.index:
+        return f"{error.context}, which begins in line {begin.line + 1}, column {begin.column + 1}"
+    return _QUOTE
 
 
 def _documents(events: Iterator[Any]) -> Iterator[Node]:
@@ -246,7 +285,7 @@ def _documents(events: Iterator[Any]) -> Iterator[Node]:
         if isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
             line, column = _allowed(event)
             if len(open_) >= MAX_DEPTH:
-                raise unreadable(f"nested more than {MAX_DEPTH} deep", line, column)
+                raise unreadable(f"nested more than {MAX_DEPTH} deep", line, column, _FLATTER)
             open_.append(_Open(isinstance(event, yaml.MappingStartEvent), line, column))
             continue
         if isinstance(event, yaml.ScalarEvent):
