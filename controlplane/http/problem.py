@@ -171,7 +171,7 @@ def _shortened(item: Mapping[str, Any]) -> str:
         return "not known here"
     given = item.get("input")
     message = str(item["msg"])
-    if item["type"] == "missing" or given is None or isinstance(given, dict | list):
+    if item["type"] in ("missing", "name") or given is None or isinstance(given, dict | list):
         return message
     shown = json.dumps(given, default=str)
     return f"{message}, not {shown if len(shown) <= 64 else shown[:60] + '…'}"

@@ -148,7 +148,7 @@ def test_a_refusal_shows_code_places_and_hint_on_stderr(trimtab: Run, orders: Se
     assert "instance.not_found" in err
     assert "hint: " in err
     assert trimtab("get", "services", "-n", "Not A Name") == 1
-    assert "  namespace: 'Not A Name' is not a valid name" in capsys.readouterr().err
+    assert "  namespace: 'Not A Name' is not a valid name (1 to 63 of" in capsys.readouterr().err
 
 
 def test_exit_codes_tell_apart_what_a_script_must(guarded: Served, served: Served, trimtab: Run, capsys: Any) -> None:
