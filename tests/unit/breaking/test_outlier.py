@@ -45,6 +45,14 @@ class TestFailuresInARow:
         for ok in (False, False, False, False, True, False, False, False, False):
             assert not outlier.record("e0", ok, 1.0)
 
+    def test_late_failures_of_who_is_gone_make_no_majority_of_those_that_are_left(self) -> None:
+        outlier = detector(ROW, 4)
+        outlier.retain(["e2", "e3"])
+        for gone in ("e0", "e1"):
+            outlier.record(gone, False, 1.0)
+        assert [outlier.record("e2", False, 2.0) for _ in range(5)] == [False] * 4 + [True]
+        assert outlier.ejected == {"e2"}
+
     def test_nothing_is_judged_that_is_not_asked_for(self) -> None:
         outlier = detector(RATE, 4)
         assert not any(outlier.record("e0", False, 1.0) for _ in range(99))

@@ -99,7 +99,8 @@ class OutlierDetector:
                 calls.ok += 1
             return False
         calls.failed += 1
-        if id_ in self.ejected:
+        if id_ in self.ejected or id_ not in self._endpoints:
+            # Sent before it was left out: it is none of those that are left, whose failures are weighed below.
             return False
         if not calls.row:
             self._rows += 1
