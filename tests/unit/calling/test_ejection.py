@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import suppress
 
 from trimtab.testing import FakeMesh
@@ -44,3 +45,20 @@ def test_who_becomes_unhealthy_is_ejected_no_longer() -> None:
         assert mesh.callee("orders").rules.ejected == {"10.0.0.1-80"}
         mesh.health("orders", "10.0.0.1-80", "unhealthy")
         assert mesh.callee("orders").rules.ejected == set()
+
+
+def test_answers_that_break_off_are_no_fast_ones() -> None:
+    with FakeMesh() as mesh:
+        mesh.add("orders", *(f"10.0.0.{number}:80" for number in range(3)))
+        mesh.policy("orders", "default: {retry: off, outlier: off, balance: p2c}")
+        pipeline, taken = mesh.callee("orders").pipeline(""), Counter[str]()
+        for _ in range(300):
+            call = pipeline.begin(mesh.clock.now())
+            assert call.endpoint is not None
+            breaks = call.endpoint.id == "10.0.0.0-80"
+            mesh.clock.advance(0.001 if breaks else 0.01)
+            pipeline.answered(call, mesh.clock.now())
+            pipeline.over(call, mesh.clock.now(), broke=breaks)
+            taken[call.endpoint.id] += 1
+        assert taken["10.0.0.0-80"] < 15
+        assert sum(taken.values()) == 300

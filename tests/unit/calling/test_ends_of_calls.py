@@ -7,7 +7,7 @@ from trimtab.core.calling.call import Call
 from trimtab.core.calling.pipeline import Pipeline
 from trimtab.core.calling.statistics import Counters
 from trimtab.core.retrying.conditions import Outcome
-from trimtab.errors import CircuitOpen, RateLimited
+from trimtab.errors import CircuitOpen, Overloaded, RateLimited
 from trimtab.testing import FakeAsyncMesh, FakeMesh
 
 RESET = Outcome("reset")
@@ -109,3 +109,89 @@ def test_a_call_that_went_on_after_it_waited_is_counted_once_too(mesh: FakeMesh)
     pipeline.over(call, mesh.clock.now())
     counters = counted(mesh)
     assert (counters.calls, counters.attempts, counters.failures) == (1, 2, 0)
+
+
+def test_a_call_of_before_its_endpoint_was_away_says_nothing_of_the_circuit_that_it_has_now(mesh: FakeMesh) -> None:
+    mesh.policy("orders", "default: {retry: off, outlier: off, breaker: {open_when: 1 in a row}}")
+    pipeline = mesh.callee("orders").pipeline("")
+    call = pipeline.begin(mesh.clock.now())
+    assert call.endpoint is not None
+    mesh.remove("orders", call.endpoint.id)
+    mesh.add("orders", call.endpoint.target)
+    for _ in range(4):
+        pipeline.answered(pipeline.begin(mesh.clock.now()), mesh.clock.now(), True)
+    assert fail(mesh, pipeline, call) is None
+    pipeline.over(call, mesh.clock.now())
+    assert counted(mesh).transitions == {}
+
+
+def test_where_the_circuits_of_the_others_are_open_who_was_tried_is_tried_again(mesh: FakeMesh) -> None:
+    mesh.policy(
+        "orders",
+        """
+default:
+  balance: round_robin
+  outlier: off
+  retry: {attempts: 3, on: reset}
+  breaker: {scope: endpoint, open_when: 2 in a row, open_for: 1h}
+""",
+    )
+    pipeline = mesh.callee("orders").pipeline("")
+    for _ in range(4):
+        call = pipeline.begin(mesh.clock.now(), idempotent=False)
+        assert call.endpoint is not None
+        if call.endpoint.id == "10.0.0.1-8000":
+            fail(mesh, pipeline, call)
+        else:
+            pipeline.answered(call, mesh.clock.now())
+        pipeline.over(call, mesh.clock.now())
+    call = pipeline.begin(mesh.clock.now())
+    assert fail(mesh, pipeline, call) is not None
+    pipeline.again(call, mesh.clock.now())
+    assert [attempt.endpoint and attempt.endpoint.id for attempt in call.attempts] == ["10.0.0.2-8000"] * 2
+    assert fail(mesh, pipeline, call) is not None
+    with pytest.raises(CircuitOpen):
+        pipeline.again(call, mesh.clock.now())
+
+
+@pytest.mark.parametrize("limit", ["vegas", "gradient2"])
+def test_how_soon_no_connection_was_made_is_no_time_of_the_callee(mesh: FakeMesh, limit: str) -> None:
+    mesh.policy("orders", f"default: {{timeout: off, retry: off, concurrency: {{adaptive: {limit}}}}}")
+    pipeline = mesh.callee("orders").pipeline("")
+    (bulkhead,) = mesh.callee("orders").rules.bulkheads.values()
+
+    def calls(seconds: float, outcome: Outcome | None) -> None:
+        under_way = [pipeline.begin(mesh.clock.now()) for _ in range(bulkhead.limit)]
+        mesh.clock.advance(seconds)
+        for call in under_way:
+            if outcome is None:
+                pipeline.answered(call, mesh.clock.now())
+            else:
+                assert pipeline.failed(call, outcome, outcome.condition, mesh.clock.now(), last=True) is None
+            pipeline.over(call, mesh.clock.now())
+        mesh.clock.advance(0.2)
+
+    for _ in range(20):
+        calls(0.0001, Outcome("connect-failure", sent=False))
+    assert bulkhead.limit == 20
+    for _ in range(20):
+        calls(0.02, None)
+    assert bulkhead.limit > 30
+
+
+def test_no_connection_is_no_call_that_was_accepted(mesh: FakeMesh) -> None:
+    mesh.policy("orders", "default: {retry: off, outlier: off, throttle: 2}")
+    pipeline = mesh.callee("orders").pipeline("")
+
+    def call(outcome: Outcome) -> bool:
+        try:
+            call = pipeline.begin(mesh.clock.now())
+        except Overloaded:
+            return False
+        pipeline.failed(call, outcome, outcome.condition, mesh.clock.now(), last=True)
+        pipeline.over(call, mesh.clock.now())
+        return True
+
+    for _ in range(200):
+        call(Outcome("connect-failure", sent=False))
+    assert sum(call(Outcome("503")) for _ in range(100)) < 50

@@ -104,10 +104,10 @@ class Circuits:
 
     def _changed_state(self, name: str, now: float) -> None:
         breaker = self.breakers.get(name)
-        if breaker is None:
-            # Its endpoint went away meanwhile.
-            return
         before = self._states.get(name, State.CLOSED)
+        if breaker is None or breaker.state is before:
+            # Its endpoint went away meanwhile, and perhaps came back: what it has now is another circuit.
+            return
         self.since[name], self._states[name] = now, breaker.state
         self._changed(self.scope, name, before, breaker.state)
 

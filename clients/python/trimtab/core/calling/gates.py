@@ -126,7 +126,7 @@ class ThrottleGate:
         """What the callee did with an attempt."""
         if outcome.condition in OVERLOAD:
             self._throttle.rejected(now)
-        elif outcome.counted:
+        elif outcome.counted and outcome.sent:
             self._throttle.accepted(now)
 
 
@@ -162,7 +162,9 @@ class ConcurrencyGate:
         if outcome is None:
             self.bulkhead.release(now, call.seconds if call.sent else None)
         else:
-            self.bulkhead.release(now, call.seconds if outcome.counted else None, outcome.condition in OVERLOAD)
+            # How soon a connection was refused is no time of the callee: it would pass for the shortest there is.
+            told = outcome.counted and outcome.sent
+            self.bulkhead.release(now, call.seconds if told else None, outcome.condition in OVERLOAD)
 
 
 def _bulkhead(settings: Concurrency, rng: Rng, before: Bulkhead | None) -> Bulkhead:

@@ -336,12 +336,17 @@ class Pipeline:
         return self.balancer.pick(now, call.key, _tried(call)) or self.balancer.picker.pick(now, call.key)
 
     def _elsewhere(self, call: Call, circuits: Circuits, now: float, out: set[str]) -> Endpoint:
-        """An endpoint whose circuit lets the attempt through, none of ``out``. Raises CircuitOpen."""
-        out |= _tried(call)
-        while circuits.per_endpoint and (endpoint := self.balancer.pick(now, call.key, out)) is not None:
-            if circuits.admit(call, endpoint, now):
-                return endpoint
-            out.add(endpoint.id)
+        """An endpoint whose circuit lets the attempt through, none of ``out``. Raises CircuitOpen.
+
+        One that was tried is better than giving up, as in ``_another``.
+        """
+        tried = _tried(call) - out
+        for left_out in (out | tried, out) if tried else (out,):
+            while circuits.per_endpoint and (endpoint := self.balancer.pick(now, call.key, left_out)) is not None:
+                if circuits.admit(call, endpoint, now):
+                    return endpoint
+                left_out.add(endpoint.id)
+                out.add(endpoint.id)
         call.refused = "breaker"
         raise circuits.refusal(call, now)
 
@@ -421,10 +426,13 @@ class Pipeline:
         self.statistics.ended(CANCELLED, now - call.began)
 
     def _broke(self, call: Call, now: float) -> None:
-        """What began as a good answer was none. Its latency stays: it was true."""
-        assert call.tally is not None and call.endpoint is not None
+        """What began as a good answer was none. Its latency stays, it was true; but it was no reason to come back."""
+        tally = call.tally
+        assert tally is not None and call.endpoint is not None
         if call.outcome is None:
-            call.tally.failures += 1
+            tally.failures += 1
+            if tally.cost < self._error_penalty:
+                tally.cost, tally.cost_at = self._error_penalty, now
             self.statistics.failures += 1
             if self.balancer.outlier is not None:
                 self.balancer.judge(call.endpoint, False, now)
