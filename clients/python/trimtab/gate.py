@@ -194,7 +194,7 @@ class Gate:
                 )
             visit.entered = now + turn
             if visit.entered >= call.deadline:
-                entrance.refund(call, visit.entered)
+                entrance.refund(call, visit.entered, now)
                 raise self._late()
             if turn > 0.0:
                 visit.until = visit.entered
@@ -237,7 +237,7 @@ class Gate:
             admission, ticket = visit.admission, visit.ticket
             if visit.until is not None:
                 if ticket is None:
-                    visit.entrance.refund(visit.call, visit.until)
+                    visit.entrance.refund(visit.call, visit.until, now)
                 elif admission is not None and self._waiting.pop(ticket, None) is not None:
                     admission.abandon(ticket)
                 return
@@ -271,7 +271,7 @@ class Gate:
             displaced.refusal = self._full(admission, "a more important one took its place in the queue")
             return displaced
         visit.over = True
-        visit.entrance.refund(visit.call, visit.entered)
+        visit.entrance.refund(visit.call, visit.entered, now)
         raise self._late() if decision.reason is Reason.LATE else self._full(admission, decision.reason.value)
 
     def _started(self, tickets: Iterable[Ticket], now: float) -> list[Visit]:

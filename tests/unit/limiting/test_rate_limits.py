@@ -131,7 +131,7 @@ def test_a_place_given_back_at_once_was_never_taken(limit: Limit, calls: list[tu
         if not gives_up:
             assert turn == pytest.approx(other.admit(now), abs=1e-6)
         elif turn >= 0.0:
-            limiter.refund(now + turn)
+            limiter.refund(now + turn, now)
 
 
 @settings(max_examples=100, deadline=None)
@@ -144,20 +144,49 @@ def test_whoever_gives_up_the_others_keep_the_rate(limit: Limit, calls: list[tup
         if gives_up is not None and waiting:
             start = waiting[gives_up % len(waiting)]
             starts.remove(start)
-            limiter.refund(start)
+            limiter.refund(start, now)
         turn = limiter.admit(now)
         if turn >= 0.0:
             starts.append(now + turn)
     assert_within(starts, limit)
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    limit=LIMITS,
+    calls=st.lists(st.tuples(st.sampled_from([0.0, 0.0, 0.0, 0.7, 2.0]), st.none() | st.integers(0, 9)), max_size=60),
+)
+def test_whoever_gives_a_place_back_late_gives_no_more_than_is_left_of_it(
+    limit: Limit, calls: list[tuple[float, int | None]]
+) -> None:
+    """Others may be let in meanwhile by what came back of itself, so nobody may have that once more."""
+    limiter, now, starts = build_limiter(limit), 0.0, []
+    for gap, gives_up in calls:
+        now += gap / limit.rate
+        if gives_up is not None and starts:
+            start = starts.pop(-1 - gives_up % len(starts))
+            limiter.refund(start, now)
+        turn = limiter.admit(now)
+        if turn >= 0.0:
+            starts.append(now + turn)
+    assert_within(starts, limit)
+
+
+def test_a_token_that_came_back_of_itself_is_not_given_back_once_more() -> None:
+    gcra = Gcra(Limit(rate=1, burst=5))
+    assert gcra.admit(8.0) == 0.0
+    assert [gcra.admit(9.0) for _ in range(3)] == [0.0] * 3
+    gcra.refund(8.0, 9.0)
+    assert [gcra.admit(9.0) == 0.0 for _ in range(3)] == [True, True, False]
+
+
 def test_only_the_newest_place_can_be_had_again() -> None:
     gcra = Gcra(Limit(rate=1, wait=60))
     assert [gcra.admit(0.0) for _ in range(3)] == pytest.approx([0.0, 1.0, 2.0], abs=1e-8)
-    gcra.refund(1.0)
+    gcra.refund(1.0, 0.0)
     assert gcra.admit(0.0) == pytest.approx(3.0, abs=1e-8)
-    gcra.refund(3.0)
-    gcra.refund(2.0)
+    gcra.refund(3.0, 0.0)
+    gcra.refund(2.0, 0.0)
     assert gcra.admit(0.0) == pytest.approx(2.0, abs=1e-8)
 
 
@@ -221,7 +250,7 @@ def test_a_call_that_waits_across_a_change_keeps_its_turn_and_may_still_give_it_
     assert [gcra.admit(0.0), gcra.admit(0.0)] == pytest.approx([0.0, 1.0], abs=1e-8)
     gcra.change(Limit(rate=2, wait=60), 0.0)
     assert gcra.admit(0.0) == pytest.approx(1.0, abs=1e-8)
-    gcra.refund(1.0)
+    gcra.refund(1.0, 0.0)
     assert gcra.admit(0.0) == pytest.approx(1.0, abs=1e-8)
 
 
@@ -329,7 +358,7 @@ class KeyedLimits(RuleBasedStateMachine):
         assert (answer == 0.0) == (expected == 0.0)
         assert answer == pytest.approx(expected, abs=2e-9)
         if gives_back and answer == 0.0:
-            self.keyed.refund(key, self.now)
+            self.keyed.refund(key, self.now, self.now)
             bucket.tokens += 1.0
 
     @invariant()
@@ -359,5 +388,5 @@ def test_a_place_of_a_forgotten_key_is_nobodys() -> None:
     keyed.admit("a", 0.0)
     turn = keyed.admit("a", 0.0)
     keyed.admit("b", 0.0)
-    keyed.refund("a", turn)
+    keyed.refund("a", turn, 0.0)
     assert keyed.admit("b", 0.0) == pytest.approx(1.0, abs=1e-8)

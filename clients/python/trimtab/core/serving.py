@@ -80,12 +80,12 @@ class Entrance:
             return self._keyed.admit(self._key(call), now)
         return 0.0 if self._limiter is None else self._limiter.admit(now)
 
-    def refund(self, call: Arrival, start: float) -> None:
+    def refund(self, call: Arrival, start: float, now: float) -> None:
         """A call that was to start at ``start`` never will."""
         if self._keyed is not None:
-            self._keyed.refund(self._key(call), start)
+            self._keyed.refund(self._key(call), start, now)
         elif self._limiter is not None:
-            self._limiter.refund(start)
+            self._limiter.refund(start, now)
 
     def _limit(self, limit: Limit | None) -> None:
         self._keyed: Keyed | None = None

@@ -63,7 +63,7 @@ class RateGate:
     def leave(self, call: Call, now: float) -> None:
         """A call that was not sent after all gives its place back."""
         if not call.sent and not call.tried:
-            self.limiter.refund(call.turn)
+            self.limiter.refund(call.turn, now)
 
 
 class KeyedRateGate:
@@ -94,7 +94,7 @@ class KeyedRateGate:
     def leave(self, call: Call, now: float) -> None:
         """A call that was not sent after all gives its place back."""
         if not call.sent and not call.tried:
-            self.limiter.refund(self._key(call), call.turn)
+            self.limiter.refund(self._key(call), call.turn, now)
 
 
 class ThrottleGate:

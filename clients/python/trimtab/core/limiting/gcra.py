@@ -48,9 +48,11 @@ class Gcra:
         self._due = due + self._interval
         return early if early > 0.0 else 0.0
 
-    def refund(self, start: float) -> None:
+    def refund(self, start: float, now: float) -> None:
         """Give the newest place back: the one of the call that was to start at ``start``."""
-        due = self._due - self._interval
+        interval = self._interval
+        due = self._due - interval
+        late = now - start if now > start else 0.0
         # Places are an interval apart, so half of one tells them apart.
-        if start > due - self._slack - self._interval / 2:
-            self._due = due
+        if late < interval and start > due - self._slack - interval / 2:
+            self._due = due + late

@@ -45,8 +45,8 @@ class Keyed:
         for limiter in self._limiters.values():
             limiter.change(settings, now)
 
-    def refund(self, key: str, start: float) -> None:
+    def refund(self, key: str, start: float, now: float) -> None:
         """Give back the place of a call of ``key``, as ``Limiter.refund`` does. A key that was forgotten has none."""
         limiter = self._limiters.get(key)
         if limiter is not None:
-            limiter.refund(start)
+            limiter.refund(start, now)

@@ -27,11 +27,12 @@ class Limiter(Protocol):
         """
         ...
 
-    def refund(self, start: float) -> None:
+    def refund(self, start: float, now: float) -> None:
         """Give back the place of a call that was to start at ``start`` (its ``now`` plus its wait) and never will.
 
         At most once for a place. Only the newest place is of use to anybody: those behind another one have been told
-        their turns, which stay as they are.
+        their turns, which stay as they are. After ``start`` a place comes back of itself little by little, and others are
+        let in by that: nobody gets it twice.
         """
         ...
 

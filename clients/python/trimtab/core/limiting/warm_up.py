@@ -83,10 +83,11 @@ class WarmUp:
         self._stored = stored - 1.0 if stored > 1.0 else 0.0
         return early if early > 0.0 else 0.0
 
-    def refund(self, start: float) -> None:
+    def refund(self, start: float, now: float) -> None:
         """Give the newest place back: the one of the call that was to start at ``start``. Of several only one returns."""
-        if start > self._due_before - self._slack - self._interval / 2:
-            self._due, self._stored = self._due_before, self._stored_before
+        due = self._due_before + (now - start if now > start else 0.0)
+        if due < self._due and start > self._due_before - self._slack - self._interval / 2:
+            self._due, self._stored = due, self._stored_before
 
     def _cost(self, stored: float) -> float:
         """Return the seconds that one call costs: the area of the curve over the permit that it takes."""
