@@ -34,6 +34,10 @@ class Loads:
             weight = self._weights[id_] = LoadWeight()
         weight.report(now, report.qps, report.eps, report.utilization)
 
+    def take_over(self, before: Loads) -> None:
+        """Go on from the reports that another one was given."""
+        self._weights, self._ask_at = before._weights.copy(), before._ask_at.copy()
+
     def retain(self, known: Container[str], eligible: Container[str]) -> None:
         """Forget who is not ``known`` any more; who may not be called begins anew when it may be again."""
         self._weights = {id_: weight for id_, weight in self._weights.items() if id_ in known}

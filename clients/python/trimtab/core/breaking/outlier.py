@@ -30,6 +30,12 @@ class _Calls:
         self.failed = 0
         self.row = 0
 
+    def copy(self) -> _Calls:
+        """The same, to be counted on by another."""
+        calls = _Calls()
+        calls.ok, calls.failed, calls.row = self.ok, self.failed, self.row
+        return calls
+
 
 class _Ejection:
     """When an endpoint was ejected last, and how many times that were lately: A50's ejection time multiplier."""
@@ -39,6 +45,12 @@ class _Ejection:
     def __init__(self) -> None:
         self.at = 0.0
         self.times = 0
+
+    def copy(self) -> _Ejection:
+        """The same, to be forgiven by another."""
+        ejection = _Ejection()
+        ejection.at, ejection.times = self.at, self.times
+        return ejection
 
 
 class OutlierDetector:
@@ -68,6 +80,16 @@ class OutlierDetector:
         self.ejected: frozenset[str] = frozenset()
         self.reach = len(endpoints)
         self._lenient_until = -inf  # nobody is ejected for failures in a row before
+
+    def take_over(self, before: OutlierDetector) -> None:
+        """Go on from what another one knows, if it judges alike. Calls that it was to be told of still count there only."""
+        if before._settings != self._settings:
+            return
+        self._calls = {id_: calls.copy() for id_, calls in before._calls.items()}
+        self._ejections = {id_: ejection.copy() for id_, ejection in before._ejections.items()}
+        self._rows, self.attentive = before._rows, before.attentive
+        self._lenient_until, self.due, self.ejected = before._lenient_until, before.due, before.ejected
+        self.retain(self._endpoints)
 
     def retain(self, endpoints: Collection[str]) -> bool:
         """These may be called from now on (kept, not copied). Returns whether ``ejected`` changed."""

@@ -57,6 +57,26 @@ class Balancer:
         self._follow(state, now - balance.slow_start.window if balance.slow_start else now)
         self._build(now)
 
+    def succeed(self, before: Balancer, now: float) -> None:
+        """Go on from what another one found out of the endpoints: a change of how to balance makes nobody new, or well."""
+        if self.outlier is not None and before.outlier is not None:
+            self.outlier.take_over(before.outlier)
+            self._told = self.ejected
+        if self.loads is not None and before.loads is not None:
+            self.loads.take_over(before.loads)
+        warms = self.balance.slow_start is not None and before.balance.slow_start is not None
+        if warms:
+            self._since = before._since
+        stays = self.balance.algorithm == before.balance.algorithm == "pick_first"
+        if stays:
+            self._favourites = before._favourites.copy()
+        if self.ejected or self.loads is not None or warms or stays:
+            self._follow(self._state, now)
+            self._build(now)
+        else:
+            # Calls wait for this, and the picker would be the same.
+            self._plan()
+
     def update(self, state: ServiceState, now: float) -> None:
         """The service changed."""
         if state is self._state:

@@ -2,7 +2,8 @@
 
 Rules are made anew for every change of a policy and swapped in as a whole. What has a state (a circuit, a budget, a
 limiter) is taken over from the rules before as long as its own section did not change, so that an operator who changes a
-timeout resets no circuit; calls under way go on with the pipeline that they began with.
+timeout resets no circuit; calls under way go on with the pipeline that they began with. What is known of endpoints outlives
+also a change of how calls are balanced.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
 from trimtab.core.balancing.build import require
@@ -253,27 +255,43 @@ class Rules:
             balance = Balance(algorithm=self._caller.algorithm)
         split: Split | None = said["split"].value
         outlier: Outlier | None = said["outlier"].value
-        balancer = self._keep(
-            ("balancer", balance, split, outlier),
-            lambda: Balancer(
-                balance,
-                split,
-                outlier,
-                self._state,
-                zone=self._caller.zone,
-                client_id=self._caller.client_id,
-                rng=self._surroundings.rng,
-                sequence=self._sequence,
-                now=now,
-                changed=partial(_ejected, self._surroundings, self._caller),
-            ),
-        )
+        key = ("balancer", balance, split, outlier)
+        balancer = self._keep(key, lambda: self._new_balancer(balance, split, outlier, now))
         # One that the rules before had, and these need only now, may have missed what happened since.
         if self._in_effect:
             balancer.update(self._state, now)
         else:
             self._changes.append(partial(balancer.update, self._state))
         return balancer
+
+    def _new_balancer(self, balance: Balance, split: Split | None, outlier: Outlier | None, now: float) -> Balancer:
+        """One that goes on from what its forerunner knows, if it has one."""
+        balancer = Balancer(
+            balance,
+            split,
+            outlier,
+            self._state,
+            zone=self._caller.zone,
+            client_id=self._caller.client_id,
+            rng=self._surroundings.rng,
+            sequence=self._sequence,
+            now=now,
+            changed=partial(_ejected, self._surroundings, self._caller),
+        )
+        before = self._forerunner(balance, split, outlier)
+        if before is not None and self._in_effect:
+            balancer.succeed(before, now)
+        elif before is not None:
+            self._changes.append(partial(balancer.succeed, before))
+        return balancer
+
+    def _forerunner(self, balance: Balance, split: Split | None, outlier: Outlier | None) -> Balancer | None:
+        """Of the pickers before, the one whose settings have most in common with these, of outliers first."""
+        known = chain(self._before.copy().items(), self._aside.items())
+        alike = [
+            (key[3] == outlier, key[1] == balance, key[2] == split, part) for key, part in known if key[0] == "balancer"
+        ]
+        return max(alike, key=itemgetter(0, 1, 2))[3] if alike else None
 
     def _left_aside(self, before: Rules) -> dict[tuple[Hashable, ...], Any]:
         """Pickers that no call has asked for since the rules ``before`` came, of settings that are said all the same."""
