@@ -241,6 +241,40 @@ class TestHalfOpen:
         assert breaker.done(probe, 100.0, failed=False, seconds=95.0)
         assert breaker.state is State.CLOSED
 
+    @pytest.mark.parametrize(("failed", "state"), [(False, State.CLOSED), (True, State.OPEN)])
+    def test_probes_that_all_take_longer_than_their_deadline_decide_all_the_same(
+        self, failed: bool, state: State
+    ) -> None:
+        breaker = opened()
+        under_way: list[tuple[float, int]] = []
+        for second in range(5, 60):
+            while under_way and under_way[0][0] <= second:
+                breaker.done(under_way.pop(0)[1], second, failed, 35.0 if failed else 3.0)
+            if breaker.state is not State.HALF_OPEN and second > 5:
+                break
+            given = breaker.admit(second)
+            if given is not None:
+                under_way.append((second + 35.0, given))
+        assert breaker.state is state
+
+    def test_probes_that_are_late_free_no_place_that_others_took(self) -> None:
+        breaker = opened()
+        late = [permit(breaker, 5.0) for _ in range(4)]
+        assert [breaker.admit(15.0) is not None for _ in range(5)] == [True] * 4 + [False]
+        for given in (late[0], late[0], late[1]):
+            assert not breaker.done(given, 16.0, failed=False, seconds=0.0)
+        assert breaker.admit(16.0) is None
+        assert breaker.retry_after(16.0) == pytest.approx(9.0)
+        breaker.release(late[2])
+        assert not breaker.done(late[2], 17.0, failed=True, seconds=0.0)
+        assert breaker.counts(17.0) == (2, 0, 0)
+
+    def test_of_probes_that_never_end_not_all_are_remembered(self) -> None:
+        breaker = opened(FIVE)
+        lost = [permit(breaker, 5.0 + 10.0 * number) for number in range(2000)]
+        assert not breaker.done(lost[0], 20_000.0, failed=False, seconds=0.0)
+        assert breaker.done(lost[-500], 20_000.0, failed=False, seconds=0.0)
+
     def test_ending_twice_is_ending_once(self) -> None:
         breaker = opened()
         probe = permit(breaker, 5.0)
@@ -351,9 +385,6 @@ class Naive:
 
     def lease(self, permit: int, now: float) -> None:
         if self.state is State.HALF_OPEN:
-            places = self.settings.probes - len(self.results)
-            if len(self.leases) >= places:
-                self.leases = {one: until for one, until in self.leases.items() if until > now}
             self.leases[permit] = now + self.settings.probe_deadline
 
     def ended(self, permit: int, period: int, now: float, failed: bool, slow: bool) -> None:
@@ -467,9 +498,7 @@ class AnySequence(RuleBasedStateMachine):
 
     @invariant()
     def never_more_probes_than_there_are_places(self) -> None:
-        assert (
-            len(self.naive.leases) + len(self.naive.results) <= self.settings.probes or self.naive.state is State.CLOSED
-        )
+        assert sum(until > self.now for until in self.naive.leases.values()) <= self.settings.probes
 
     @invariant()
     def it_says_when_to_come_back(self) -> None:

@@ -3,7 +3,8 @@
 Source: resilience4j's ``CircuitBreakerStateMachine``: the states, the judgement on every completion once there are enough
 calls, and the probes of the half-open state, whose own results alone decide. Differences, on purpose:
 
-- A probe is a lease with a deadline. One whose result never comes gives its place to another, so nothing hangs on it.
+- A probe is a lease with a deadline. One whose result never comes gives its place to another, so nothing hangs on it. One
+  that comes after all counts: else a callee that takes longer than the deadline would be probed for ever.
 - A result counts only in the state in which its call was admitted.
 - A circuit that opens again and again without having been closed stays open longer each time, with jitter, up to a limit.
 - A call that went well is judged only where it can open a circuit: it completes the minimum, or time moved the window on.
@@ -20,6 +21,7 @@ from trimtab.policy.sections import Breaker
 
 _SECONDS = 10.0
 _JITTER = 0.2
+_LATE = 1000  # probes whose result may still come when their places were given to others
 
 
 class State(Enum):
@@ -41,7 +43,7 @@ class CircuitBreaker:
     """
 
     __slots__ = (
-        "_condition", "_finished", "_minimum", "_number", "_open_until", "_openings", "_probes", "_rng", "_row",
+        "_condition", "_finished", "_late", "_minimum", "_number", "_open_until", "_openings", "_probes", "_rng", "_row",
         "_settings", "_slow_after", "_window", "passing", "state", "transitions",
     )  # fmt: skip
 
@@ -65,6 +67,7 @@ class CircuitBreaker:
         self._openings = 0  # without having been closed
         self._open_until = 0.0
         self._probes: dict[int, float] = {}  # permits under way, and when they are given up
+        self._late: dict[int, None] = {}  # permits that were given up, the latest last
         self._finished = NOTHING  # probes
         self.state = State.CLOSED
         self.transitions = 0
@@ -85,16 +88,17 @@ class CircuitBreaker:
 
     def release(self, permit: int) -> None:
         """A call that says nothing of its callee: it was never sent, was cancelled, or failed by its caller's own fault."""
-        self._probes.pop(permit, None)
+        self._forget(permit)
 
     def retry_after(self, now: float) -> float:
         """Seconds until a refused call is worth another try; infinite while an operator holds the circuit open."""
         match self.state:
             case State.OPEN:
                 return max(0.0, self._open_until - now)
-            case State.HALF_OPEN if not self._free:
-                # With no probe under way all have ended, and the state would be another.
-                return max(0.0, min(self._probes.values()) - now)
+            case State.HALF_OPEN if self._free <= 0:
+                # With no probe under way all have ended, and the state would be another. Those that were late may have
+                # ended beside those in their places, and left none for anybody else for longer.
+                return max(0.0, sorted(self._probes.values())[-self._free] - now)
             case State.FORCED_OPEN:
                 return inf
             case _:
@@ -129,10 +133,13 @@ class CircuitBreaker:
                 pass
             case _:
                 return None
-        if not self._free:
+        if self._free <= 0:
             for permit in [permit for permit, until in self._probes.items() if until <= now]:
                 del self._probes[permit]
-            if not self._free:
+                self._late[permit] = None
+                if len(self._late) > _LATE:
+                    del self._late[next(iter(self._late))]
+            if self._free <= 0:
                 return None
         self._number += 1
         self._probes[self._number] = now + self._settings.probe_deadline
@@ -140,7 +147,7 @@ class CircuitBreaker:
 
     @property
     def _free(self) -> int:
-        """Places for probes that are not taken."""
+        """Places for probes that are not taken; below 0 where late ones ended beside those in their places."""
         return self._settings.probes - len(self._probes) - self._finished.calls
 
     def _done(self, permit: int, now: float, failed: bool, slow: bool) -> bool:
@@ -149,13 +156,20 @@ class CircuitBreaker:
             self._window.add(now, failed, slow)
             self._row = self._row + 1 if failed else 0
             return self._open(now) if self._row == self._condition.consecutive else self._judge(now)
-        if self._probes.pop(permit, None) is None:
+        if not self._forget(permit):
             return False
         calls, failures, slows = self._finished
         self._finished = Counts(calls + 1, failures + failed, slows + slow)
         if self._finished.calls < self._settings.probes:
             return False
         return self._open(now) if self._probes_failed() else self._close()
+
+    def _forget(self, permit: int) -> bool:
+        """Returns whether it was that of a probe which had not ended."""
+        if permit in self._late:
+            del self._late[permit]
+            return True
+        return self._probes.pop(permit, None) is not None
 
     def _judge(self, now: float) -> bool:
         counts = self._window.counts(now)
@@ -194,6 +208,7 @@ class CircuitBreaker:
         self.state = state
         self.transitions += 1
         self._probes.clear()
+        self._late.clear()
         self._number += 1
         self.passing = self._number if state is State.CLOSED else 0
         return True
