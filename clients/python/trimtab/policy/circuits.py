@@ -23,7 +23,7 @@ class Breaker:
     open_for: float = form(
         Duration(), 15.0, "How long it stays open the first time; longer when it opens again at once."
     )
-    open_limit: float = form(Duration(), 120.0, "How long it stays open at most.")
+    open_limit: float = form(Duration(), 120.0, "How long it stays open at most, give or take a fifth.")
     probes: int = form(Count(1, 100), 3, "Calls that try, half-open, whether it is over.")
     probe_deadline: float = form(
         Duration(), 10.0, "After this time a probe that does not end gives its place to another."
