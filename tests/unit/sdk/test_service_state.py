@@ -129,6 +129,15 @@ def test_calls_in_flight_are_remembered_across_changes_for_as_long_as_the_endpoi
     assert set(changed.apply(whole({"c": some("c")}, 4)).tallies) == set()
 
 
+def test_what_calls_count_of_endpoints_that_were_just_removed_does_not_pile_up() -> None:
+    """A call that picks before the news are in force, and counts after, adds one that nobody would ever take out."""
+    state = service(some("0"))
+    for number in range(1, 100):
+        state = state.apply(difference(number, number + 1, 1, [some(str(number))], [str(number - 1)]))
+        state.tallies[str(number - 1)] = Tally()
+    assert len(state.tallies) <= 4
+
+
 def test_refused_news_forget_no_calls() -> None:
     state = service(some("a"))
     state.tallies["a"] = Tally()

@@ -167,7 +167,9 @@ class ServiceState:
         if len(endpoints) != news.total:
             raise Mismatch(f"{len(endpoints)} endpoints after the change, the server counts {news.total}")
         healthy, suspect = self._sorted(news, endpoints)
-        for id_ in self.tallies.keys() - endpoints.keys() if news.full else news.removed:
+        # A call that picked before this is in force may add one again; such are found when there are more than can be.
+        whole = news.full or len(self.tallies) > len(endpoints) + len(news.removed)
+        for id_ in self.tallies.keys() - endpoints.keys() if whole else news.removed:
             self.tallies.pop(id_, None)
         return ServiceState(
             self.name,
