@@ -111,6 +111,20 @@ def test_a_call_that_went_on_after_it_waited_is_counted_once_too(mesh: FakeMesh)
     assert (counters.calls, counters.attempts, counters.failures) == (1, 2, 0)
 
 
+def test_a_call_whose_wait_no_clock_can_tell_was_sent_all_the_same(mesh: FakeMesh) -> None:
+    mesh.policy("orders", "default: {retry: off, fault: {delay: 1ms}}")
+    pipeline, now = mesh.callee("orders").pipeline(""), 1e15
+    call = pipeline.begin(now)
+    assert call.wait
+    pipeline.go_on(call, now)
+    pipeline.answered(call, now)
+    pipeline.over(call, now, broke=True)
+    counters = counted(mesh)
+    assert (counters.calls, counters.attempts, counters.failures, counters.cancelled) == (1, 1, 1, 0)
+    assert len(call.attempts) == 1
+    assert mesh.in_flight == (0, 0)
+
+
 def test_a_call_of_before_its_endpoint_was_away_says_nothing_of_the_circuit_that_it_has_now(mesh: FakeMesh) -> None:
     mesh.policy("orders", "default: {retry: off, outlier: off, breaker: {open_when: 1 in a row}}")
     pipeline = mesh.callee("orders").pipeline("")

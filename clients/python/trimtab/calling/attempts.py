@@ -121,7 +121,7 @@ def _attempts(pipeline: Pipeline, begin: Begin, blame: Blame) -> Generator[Attem
             without(pipeline, "mesh.attempts", ("hedge", "mirror", "fallback"))
         if call.wait:
             yield call.wait
-            call.sent_at = pipeline.now()
+            pipeline.go_on(call, pipeline.now())
         while True:
             block = AttemptBlock(pipeline, call, blame)
             if call.abort is not None:

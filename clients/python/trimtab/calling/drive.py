@@ -154,7 +154,7 @@ async def run(pipeline: Pipeline, call: Call, transport: Transport, failure: Bas
     try:
         if call.wait and failure is None:
             await transport.sleep(pipeline.clock, call.wait)
-            call.sent_at = now()
+            pipeline.go_on(call, now())
         while True:
             answer = None
             if failure is None:

@@ -76,7 +76,7 @@ async def picked(pipeline: Pipeline, call: Call, waiting: Blocking | Awaiting) -
         except BaseException:
             pipeline.over(call, pipeline.now())
             raise
-        call.sent_at = pipeline.now()
+        pipeline.go_on(call, pipeline.now())
     pick = Pick(pipeline, call)
     if call.abort is not None:
         error = FaultInjected(call.abort.condition)

@@ -35,7 +35,7 @@ async def race(hedged: Hedged, call: Call, transport: Transport) -> Any:
     try:
         if call.wait:
             await transport.sleep(pipeline.clock, call.wait)
-            call.sent_at = now()
+            pipeline.go_on(call, now())
         return await _Race(hedged, call, transport).run()
     except BaseException as error:
         error.__dict__["trimtab"] = call

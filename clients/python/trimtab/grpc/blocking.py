@@ -187,7 +187,8 @@ def _complete(out: Outgoing) -> Any:
     pipeline, now = call.pipeline, call.began
     if call.wait:
         _sleep(call, call.wait)
-        now = call.sent_at = pipeline.now()
+        now = pipeline.now()
+        pipeline.go_on(call, now)
     while True:
         failed: grpc.RpcError | None = None
         if pipeline.observed:

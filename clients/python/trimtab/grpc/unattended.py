@@ -99,7 +99,9 @@ class Unattended(Outgoing):
                 self._send(call.began)
 
     def _after_wait(self) -> None:
-        now = self.call.sent_at = self.call.pipeline.now()
+        pipeline = self.call.pipeline
+        now = pipeline.now()
+        pipeline.go_on(self.call, now)
         self._send(now)
 
     def _send(self, now: float) -> None:

@@ -35,7 +35,7 @@ class _Unsaid:
     once: bool = False  # what was sent cannot be sent again
     abort: Outcome | None = None  # what the attempt comes to instead of being sent: an injected fault
     local: bool = False  # a call that needs no endpoint
-    wait: float = 0.0  # seconds, before the first attempt
+    wait: float = 0.0  # seconds, before the first attempt; 0 when they are over
     refused: str = ""
     waiting: bool = False  # for one more attempt
     outcome: Outcome | None = None  # of the newest attempt, None while it is good; or that the call was given up

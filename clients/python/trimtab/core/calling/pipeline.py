@@ -186,6 +186,11 @@ class Pipeline:
             self._release()
         return call
 
+    def go_on(self, call: Call, now: float) -> None:
+        """A call that had to wait has its turn, and is sent now."""
+        call.wait = 0.0
+        call.sent_at = now
+
     def answered(self, call: Call, now: float, over: bool = False) -> None:
         """The callee answered as it should, and the answer is the call's.
 
@@ -415,7 +420,7 @@ class Pipeline:
         """Nobody waits for the call any more. If it was to be sent later, that is what became of it."""
         if call.waiting:
             call.waiting = False
-        elif call.sent_at == call.began and call.outcome is None:
+        elif call.outcome is None:
             # Its turn had not come: it was let in, and never sent.
             self._learn(call, CANCELLED, now)
             self.statistics.extra -= 1
