@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 import pytest
 from trimtab.calling.context import priority
@@ -10,6 +12,7 @@ from trimtab.errors import NoEndpoints
 from tests.unit.sdk_grpc.shop import (
     NUMBERS,
     UNAVAILABLE,
+    AwaitedCaller,
     Caller,
     Shop,
     failure,
@@ -43,15 +46,55 @@ async def test_the_last_good_answer_to_the_same_request_is_given_again(caller: C
         assert (await failure(caller, stub, "43")).code() is UNAVAILABLE
 
 
-async def test_the_last_good_answer_of_one_user_is_no_other_users(caller: Caller, shop: Shop) -> None:
+@pytest.mark.parametrize(
+    ("ann", "bob"),
+    [
+        (("authorization", "Bearer ann"), ("authorization", "Bearer bob")),
+        (("x-user", "ann"), ("x-user", "bob")),
+        (("x-tenant-bin", b"\x00ann"), ("x-tenant-bin", b"\x00bob")),
+    ],
+)
+async def test_the_last_good_answer_of_one_user_is_no_other_users(
+    caller: Caller, shop: Shop, ann: tuple[str, str | bytes], bob: tuple[str, str | bytes]
+) -> None:
     mesh = caller.mesh(endpoint_at(shop.port), policy="default: {retry: off, fallback: {cache: 1h}}")
     async with caller.stub(mesh) as stub:
-        await caller.charge(stub, "42", metadata=(("authorization", "Bearer ann"),))
-        shop.failing = 2
-        error = await failure(caller, stub, "42", metadata=(("authorization", "Bearer bob"),))
-        assert error.code() is UNAVAILABLE
-        _, call = await caller.charge(stub, "42", metadata=(("authorization", "Bearer ann"), ("traceparent", "00-1")))
+        await caller.charge(stub, "42", metadata=(("version", "2"), ann))
+        shop.failing = 3
+        assert (await failure(caller, stub, "42", metadata=(("version", "2"), bob))).code() is UNAVAILABLE
+        assert (await failure(caller, stub, "42")).code() is UNAVAILABLE
+        _, call = await caller.charge(stub, "42", metadata=(ann, ("version", "2"), ("traceparent", "00-1")))
         assert call.trimtab.fallback == "cache"
+
+
+async def test_the_last_good_answer_over_one_channel_is_no_other_ones_which_may_have_other_credentials(
+    caller: Caller, shop: Shop
+) -> None:
+    mesh = caller.mesh(endpoint_at(shop.port), policy="default: {retry: off, fallback: {cache: 1h}}")
+    async with caller.stub(mesh) as stub, caller.stub(mesh) as other:
+        await caller.charge(stub, "42")
+        shop.failing = 2
+        assert (await failure(caller, other, "42")).code() is UNAVAILABLE
+        assert (await caller.charge(stub, "42"))[1].trimtab.fallback == "cache"
+
+
+async def test_nothing_is_kept_where_interceptors_of_asyncio_may_say_unseen_who_asks(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Forwarding(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]
+        user = "ann"
+
+        async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+            return await continuation(details._replace(metadata=grpc.aio.Metadata(("x-user", self.user))), request)
+
+    caller, forwarding = AwaitedCaller(), Forwarding()
+    mesh = caller.mesh(endpoint_at(shop.port), policy="default: {retry: off, fallback: {cache: 1h}}")
+    async with caller.stub(mesh, interceptors=[forwarding]) as stub:
+        await caller.charge(stub, "42")
+        assert shop.seen[-1].metadata["x-user"] == "ann"
+        forwarding.user, shop.failing = "bob", 1
+        assert (await failure(caller, stub, "42")).code() is UNAVAILABLE
+    assert "fallback.cache section of its policy has no effect on gRPC channels with interceptors" in caplog.text
 
 
 async def test_another_service_is_asked_once(caller: Caller, shop: Shop) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -67,7 +68,14 @@ async def test_an_answer_is_for_those_who_ask_for_the_same(get: Get, fake_async_
 
 
 @pytest.mark.parametrize(
-    "answer", [{"cache-control": "private, No-Store"}, {"vary": "*"}, {"vary": "Accept, X-Tenant"}]
+    "answer",
+    [
+        {"cache-control": "private, No-Store"},
+        {"vary": "*"},
+        {"vary": "Accept, X-Tenant"},
+        {"cache-control": "private"},
+        {"set-cookie": "session=ann"},
+    ],
 )
 async def test_what_may_not_be_kept_is_not(get: Get, fake_async_mesh: FakeAsyncMesh, answer: dict[str, str]) -> None:
     orders = Orders(fake_async_mesh, "x-tenant", **answer)
@@ -81,6 +89,41 @@ async def test_what_varies_by_what_is_known_is_kept(get: Get, fake_async_mesh: F
     assert (await get({"cookie": "a=1"}))[0] == 200
     orders.away = True
     assert await get({"cookie": "a=1"}) == (200, "a=1")
+
+
+async def test_a_private_answer_is_kept_for_who_says_who_asks(get: Get, fake_async_mesh: FakeAsyncMesh) -> None:
+    orders = Orders(fake_async_mesh, "authorization", **{"cache-control": "private"})
+    assert (await get({"authorization": "ann"}))[0] == 200
+    orders.away = True
+    assert await get({"authorization": "ann"}) == (200, "ann")
+
+
+async def test_who_wants_nothing_stored_has_nothing_stored(get: Get, fake_async_mesh: FakeAsyncMesh) -> None:
+    orders = Orders(fake_async_mesh, "accept")
+    assert (await get({"cache-control": "no-store"}))[0] == 200
+    orders.away = True
+    assert (await get({}))[0] == 503
+
+
+async def test_that_nothing_was_modified_is_no_answer_for_others(get: Get, fake_async_mesh: FakeAsyncMesh) -> None:
+    fake_async_mesh.respond("orders", Reply(status=304))
+    assert (await get({"if-none-match": '"1"'}))[0] == 304
+    fake_async_mesh.respond("orders", Reply(status=503))
+    assert (await get({}))[0] == 503
+
+
+async def test_what_one_library_keeps_is_not_for_another_which_may_read_it_otherwise(
+    fake_async_mesh: FakeAsyncMesh,
+) -> None:
+    fake_async_mesh.add("orders", "10.0.0.1:8000")
+    fake_async_mesh.policy("orders", POLICY)
+    packed = Reply(body=gzip.compress(b"hello"), headers={"content-encoding": "gzip"})
+    fake_async_mesh.respond("orders", packed)
+    assert await over_httpx(fake_async_mesh, {}) == (200, "hello")
+    fake_async_mesh.respond("orders", Reply(status=503))
+    assert await over_httpx(fake_async_mesh, {}) == (200, "hello")
+    assert (await over_aiohttp(fake_async_mesh, {}))[0] == 503
+    assert (await over_requests(fake_async_mesh, {}))[0] == 503
 
 
 async def test_an_injected_timeout_is_one(fake_async_mesh: FakeAsyncMesh) -> None:

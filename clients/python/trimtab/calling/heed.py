@@ -13,7 +13,13 @@ logger = logging.getLogger("trimtab")
 
 def without(pipeline: Pipeline, how: str, sections: Collection[str]) -> None:
     """Calls through ``pipeline`` are made in a way (``how``, as "mesh.pick") that ``sections`` have no effect on."""
-    asked = {"hedge": pipeline.hedged, "mirror": pipeline.mirroring, "fallback": pipeline.fallbacks}
+    fallbacks = pipeline.fallbacks
+    asked = {
+        "hedge": pipeline.hedged,
+        "mirror": pipeline.mirroring,
+        "fallback": fallbacks,
+        "fallback.cache": fallbacks if fallbacks is not None and fallbacks.keeps else None,
+    }
     for section in sections:
         if asked[section] is not None:
             _tell(pipeline.service, section, how)

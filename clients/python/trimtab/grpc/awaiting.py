@@ -40,12 +40,13 @@ class AsyncMeshChannel(_aio.Channel):  # type: ignore[misc]
         namespace: str | None,
         make: Callable[[Endpoint], grpc.aio.Channel],
         idempotent: Collection[str],
+        told_apart: bool,
     ) -> None:
         self._mesh = mesh
         self.known = mesh.known
         self.service = service
         self.namespace = namespace
-        self._methods = Methods(idempotent)
+        self._methods = Methods(idempotent, told_apart=told_apart)
         self._closing: set[asyncio.Task[None]] = set()
         self.preparations: set[asyncio.Task[None]] = set()
         self.subchannels: SubChannels[grpc.aio.Channel] = SubChannels(
@@ -216,7 +217,8 @@ def channel(
             return grpc.aio.insecure_channel(endpoint.target, arguments, compression, interceptors)
         return grpc.aio.secure_channel(endpoint.target, trust, arguments, compression, interceptors)
 
-    return AsyncMeshChannel(mesh, service, namespace, make, frozenset(idempotent))
+    # What interceptors add to the metadata of an attempt, as a user's token, is seen by nobody here.
+    return AsyncMeshChannel(mesh, service, namespace, make, frozenset(idempotent), told_apart=not interceptors)
 
 
 def _connectivity(state: ServiceState) -> grpc.ChannelConnectivity:

@@ -6,12 +6,14 @@ import json
 import logging
 from collections.abc import Callable, Container, Hashable
 from inspect import signature
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import Message
 
+from trimtab.calling.heed import without
 from trimtab.core.calling.call import Call
 from trimtab.core.calling.fallbacks import Substitute, reason
 from trimtab.core.calling.pipeline import Pipeline
@@ -23,8 +25,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("trimtab")
 
-# Metadata that say for whom a call is made: what was one user's answer must never be another's.
-_USERS = frozenset({"authorization", "cookie"})
+# Metadata that name a single call, or its place in a trace, and nothing that an answer depends on.
+_OF_ONE_CALL = frozenset(
+    {
+        *("traceparent", "tracestate", "grpc-trace-bin", "b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid"),
+        *("x-b3-sampled", "x-b3-flags", "x-request-id", "x-correlation-id", "idempotency-key"),
+    }
+)
 _LIMIT = 1024  # of a service are few; whoever makes them up must not fill the memory
 Deserializer = Callable[[bytes], Any] | None
 
@@ -37,10 +44,14 @@ class Instead(NamedTuple):
 
 
 class Method:
-    """One method. ``kind`` is that of its stubs, as ``unary_stream``; ``registered`` is the newer stubs' own option."""
+    """One method. ``kind`` is that of its stubs, as ``unary_stream``; ``registered`` is the newer stubs' own option.
+
+    ``told_apart``: what is known of a call's metadata is all that is sent, so users can be told apart by it.
+    """
 
     __slots__ = (
         "_idempotent",
+        "_told_apart",
         "deserialize",
         "kind",
         "lasting",
@@ -59,8 +70,10 @@ class Method:
         deserialize: Deserializer,
         registered: bool,
         idempotent: Container[str],
+        told_apart: bool,
     ) -> None:
         self.kind = kind
+        self._told_apart = told_apart
         self.path = path
         self.name = path.removeprefix("/")
         self.serialize = serialize
@@ -104,6 +117,9 @@ class Method:
         fallbacks = call.pipeline.fallbacks
         if fallbacks is None or not fallbacks.keeps or call.fallback or self.kind != "unary_unary":
             return
+        if not self._told_apart:
+            without(call.pipeline, "gRPC channels with interceptors of asyncio", ("fallback.cache",))
+            return
         # As bytes: whoever got the message may change it.
         kept = answer.SerializeToString() if isinstance(answer, Message) else answer
         size = len(kept) if isinstance(kept, bytes) else 0
@@ -135,12 +151,17 @@ class Method:
         return Instead(value=value)
 
     def _identity(self, out: Outgoing) -> Hashable:
-        """What makes two calls ask for the same, for the same user."""
+        """What makes two calls ask for the same, for the same user: what was one's answer must never be another's.
+
+        gRPC has no word for what an answer depends on, as HTTP has ``Vary``. So it is everything that was sent, and who sent
+        it: a channel has credentials of its own.
+        """
         if self.kind != "unary_unary":
             return self.path
         request = self.serialize(out.request) if self.serialize is not None else out.request
-        users = tuple(entry for entry in out.metadata or () if entry[0].lower() in _USERS)
-        return self.path, request, users, out.credentials
+        told = ((key.lower(), value) for key, value in out.metadata or ())
+        sent = sorted((entry for entry in told if entry[0] not in _OF_ONE_CALL), key=itemgetter(0))
+        return self.path, request, tuple(sent), out.credentials, out.subchannels
 
     def _answer(self, found: Substitute) -> Any:
         """The message that a fallback stands for. Raises ParseError, TypeError or ValueError when it stands for none."""
@@ -156,10 +177,11 @@ class Method:
 
 
 class Methods:
-    """The methods of a channel, each once: interceptors ask for theirs anew with every call."""
+    """The methods of a channel, each once: interceptors ask for theirs anew with every call. ``told_apart`` as in Method."""
 
-    def __init__(self, idempotent: Container[str]) -> None:
+    def __init__(self, idempotent: Container[str], *, told_apart: bool = True) -> None:
         self._idempotent = idempotent
+        self._told_apart = told_apart
         self._known: dict[Hashable, Method] = {}
 
     def get(
@@ -176,6 +198,6 @@ class Methods:
         if found is None:
             if len(self._known) >= _LIMIT:
                 self._known.clear()
-            found = Method(kind, path, serialize, deserialize, bool(registered), self._idempotent)
+            found = Method(kind, path, serialize, deserialize, bool(registered), self._idempotent, self._told_apart)
             self._known[key] = found
         return found

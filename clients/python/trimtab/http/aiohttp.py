@@ -218,7 +218,7 @@ class AiohttpExchange(Awaiting, Exchange):
         if not isinstance(answer, MeshResponse):
             return
         fallbacks = call.pipeline.fallbacks
-        if fallbacks is not None and self.keeps(call, _joined(answer.headers)):
+        if fallbacks is not None and self.keeps(call, answer.status, _joined(answer.headers)):
             held = fallbacks
             # The body is kept as it is read: decoded.
             headers = [(n, v) for n, v in answer.raw_headers if n.decode("latin-1").lower() not in _ENCODING]

@@ -118,14 +118,15 @@ class Exchange(ABC):
     @property
     def identity(self) -> Hashable:
         """What makes two requests ask for the same."""
-        return identity(self.method, self.url, self.facts()[1])
+        # Libraries keep what they have read, which is not the same of all: decoded, or as it came.
+        return type(self), *identity(self.method, self.url, self.facts()[1])
 
-    def keeps(self, call: Call, headers: Mapping[str, str]) -> bool:
-        """Whether an answer with these ``headers`` is to be kept for a fallback."""
+    def keeps(self, call: Call, status: int, headers: Mapping[str, str]) -> bool:
+        """Whether an answer of this ``status`` and with these ``headers`` is to be kept for a fallback."""
         fallbacks = call.pipeline.fallbacks
-        return (
-            fallbacks is not None and fallbacks.keeps and call.outcome is None and worth_keeping(self.method, headers)
-        )
+        if fallbacks is None or not fallbacks.keeps or call.outcome is not None:
+            return False
+        return worth_keeping(self.method, self.facts()[1], status, headers)
 
     def begin(self, pipeline: Pipeline) -> Call:
         """Let the call in. Raises what refuses it."""

@@ -167,7 +167,7 @@ class HttpxExchange(Exchange):
     @property
     def identity(self) -> Hashable:
         """What makes two requests ask for the same."""
-        return identity(self.method, str(self.request.url), self.request.headers)
+        return self.shape.module, *identity(self.method, str(self.request.url), self.request.headers)
 
     def facts(self) -> tuple[str, Any]:
         """Path without query, and headers."""
@@ -230,7 +230,7 @@ class HttpxExchange(Exchange):
     def answered(self, answer: Any, call: Call) -> None:
         """Have the response end the call, and carry its trace."""
         fallbacks = call.pipeline.fallbacks
-        if fallbacks is not None and self.keeps(call, answer.headers):
+        if fallbacks is not None and self.keeps(call, answer.status_code, answer.headers):
             reading: Reading = Keeping(call, self.release, partial(self._keep, fallbacks, answer), fallbacks.largest)
         else:
             reading = Reading(call, self.release)

@@ -154,7 +154,7 @@ class RequestsExchange(Blocking, Exchange):
     def answered(self, answer: requests.Response, call: Call) -> None:
         """Have the response end the call, and carry its trace."""
         fallbacks, reading = call.pipeline.fallbacks, Reading(call)
-        if fallbacks is not None and self.keeps(call, answer.headers):
+        if fallbacks is not None and self.keeps(call, answer.status_code, answer.headers):
             held = fallbacks
             # The body is kept as it is read: decoded.
             kept_headers = [
