@@ -281,6 +281,32 @@ async def test_a_policy_ends_a_call_in_time_and_says_so() -> None:
         assert int(shop.seen[0].headers["trimtab-timeout-ms"]) <= 50
 
 
+@pytest.mark.parametrize("timeout", ["5s", "off"])
+async def test_a_request_whose_own_time_is_over_is_not_tried_again(timeout: str) -> None:
+    policy = f"default: {{timeout: {timeout}, retry: {{attempts: 3, on: [timeout], backoff: 1ms..1ms}}}}"
+    async with served() as shop:
+        mesh = AsyncKnownMesh(endpoint_at(shop.port), endpoint_at(shop.port, "b"), policy=policy)
+        async with session(mesh) as http:
+            with pytest.raises(TimeoutError) as caught:
+                await http.get("mesh://orders/hang", timeout=aiohttp.ClientTimeout(total=0.05))
+    assert len(caught.value.trimtab.attempts) == 1  # type: ignore[attr-defined]
+    assert "5 s" not in str(caught.value)
+    assert mesh.outcomes == [("a", False)]
+
+
+async def test_another_service_is_not_asked_with_a_body_that_was_sent_already() -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"one "
+        yield b"two"
+
+    async with served() as shop:
+        mesh = AsyncKnownMesh(endpoint_at(shop.port), policy="default: {retry: off, fallback: {service: spare}}")
+        for body in (chunks(), b"one two"):
+            with pytest.raises(aiohttp.ServerDisconnectedError):
+                await ask(mesh, "POST", "mesh://orders/hangup", data=body)
+    assert mesh.asked == [("orders", None), ("orders", None), ("spare", None)]
+
+
 async def test_a_cancelled_call_is_no_longer_in_flight() -> None:
     async with served() as shop:
         mesh = AsyncKnownMesh(endpoint_at(shop.port))

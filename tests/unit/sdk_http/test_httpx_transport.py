@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -12,11 +13,13 @@ import httpx
 import httpx2
 import pytest
 from trimtab.errors import NoEndpoints
-from trimtab.http.httpx import async_client, client, transport
+from trimtab.http.httpx import async_client, async_transport, client, transport
+from trimtab.http.pools import IDLE
 
 from tests.unit.sdk_http.known_mesh import AsyncKnownMesh, KnownMesh, endpoint_at, origin, refusing_endpoint
 
 LIBRARIES: dict[str, Any] = {"httpx": httpx, "httpx2": httpx2}
+SPARE = "default: {retry: off, fallback: {service: spare}}"
 pytestmark = pytest.mark.filterwarnings("error::ResourceWarning")
 
 
@@ -33,8 +36,8 @@ class Caller:
         self.library = library
         self.blocking = blocking
 
-    def mesh(self, *endpoints: Any) -> KnownMesh:
-        return (KnownMesh if self.blocking else AsyncKnownMesh)(*endpoints)
+    def mesh(self, *endpoints: Any, **options: Any) -> KnownMesh:
+        return (KnownMesh if self.blocking else AsyncKnownMesh)(*endpoints, **options)
 
     @asynccontextmanager
     async def client(self, mesh: KnownMesh, **options: Any) -> AsyncIterator[Any]:
@@ -55,6 +58,12 @@ class Awaiting:
 
     async def request(self, *args: Any, **options: Any) -> Any:
         return await asyncio.to_thread(self._http.request, *args, **options)
+
+    def build_request(self, *args: Any, **options: Any) -> Any:
+        return self._http.build_request(*args, **options)
+
+    async def send(self, *args: Any, **options: Any) -> Any:
+        return await asyncio.to_thread(self._http.send, *args, **options)
 
     @asynccontextmanager
     async def stream(self, *args: Any, **options: Any) -> AsyncIterator[Any]:
@@ -188,6 +197,37 @@ async def test_a_call_is_in_flight_until_its_body_is_closed(caller: Caller, port
     assert mesh.outcomes == [("a", True)]
 
 
+async def test_an_answer_that_is_dropped_unread_is_no_longer_in_flight(caller: Caller, port: int) -> None:
+    mesh = caller.mesh(endpoint_at(port))
+    async with caller.client(mesh) as http:
+        assert (await http.send(http.build_request("GET", "mesh://orders/"), stream=True)).status_code == 200
+        async with asyncio.timeout(10):
+            while mesh.in_flight:  # a thread may hold it for a moment
+                await asyncio.sleep(0.01)
+                gc.collect()  # the library's responses hold themselves
+    assert mesh.outcomes == [("a", True)]
+
+
+async def test_another_service_is_not_asked_with_a_body_that_was_sent_already(caller: Caller, port: int) -> None:
+    mesh = caller.mesh(endpoint_at(port), policy=SPARE)
+    async with caller.client(mesh) as http:
+        with pytest.raises(caller.library.TransportError):
+            await http.request("POST", "mesh://orders/hangup", content=_chunks(caller))
+        assert mesh.asked == [("orders", None)]
+        with pytest.raises(caller.library.TransportError):
+            await http.request("POST", "mesh://orders/hangup", content=b"all of it")
+        assert mesh.asked[1:] == [("orders", None), ("spare", None)]
+    assert mesh.in_flight == 0
+
+
+async def test_another_service_is_asked_with_a_body_that_nobody_was_sent(caller: Caller, port: int) -> None:
+    mesh = caller.mesh(refusing_endpoint("dead"), policy=SPARE)
+    async with caller.client(mesh) as http:
+        with pytest.raises(caller.library.ConnectError):
+            await http.request("POST", "mesh://orders/", content=_chunks(caller))
+    assert mesh.asked == [("orders", None), ("spare", None)]
+
+
 async def test_connections_to_an_endpoint_are_kept(caller: Caller, port: int) -> None:
     async with caller.client(caller.mesh(endpoint_at(port))) as http:
         clients = {(await http.request("GET", "mesh://orders/")).json()["client"] for _ in range(4)}
@@ -238,6 +278,55 @@ async def test_a_cancelled_call_is_no_longer_in_flight(port: int) -> None:
     held.close()
     await held.wait_closed()
     assert mesh.outcomes == []
+    assert mesh.in_flight == 0
+
+
+class Stuck(httpx.AsyncByteStream):
+    """A body that takes for ever to be closed, and a pool of connections to whoever sends it."""
+
+    def __init__(self) -> None:
+        self.closing = asyncio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"later"
+
+    async def aclose(self) -> None:
+        self.closing.set()
+        await asyncio.Event().wait()
+
+    async def handle_async_request(self, request: Any) -> httpx.Response:
+        return httpx.Response(503, stream=self)
+
+
+@pytest.mark.parametrize("policy", ["default: {fallback: {value: 1}}", "default: {retry: {on: [503], attempts: 3}}"])
+async def test_a_call_that_is_cancelled_while_a_bad_answer_is_closed_holds_nothing(policy: str) -> None:
+    mesh, stuck = AsyncKnownMesh(endpoint_at(1), policy=policy), Stuck()
+    mounted = async_transport(mesh)
+    mounted.pools.make = lambda origin: stuck
+    async with httpx.AsyncClient(mounts={"mesh://": mounted}) as http:
+        call = asyncio.create_task(http.get("mesh://orders/"))
+        await stuck.closing.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert mesh.in_flight == 0
+        now = mesh.service.pipeline("GET").now()
+        mounted.pools.acquire(endpoint_at(2), now + 2 * IDLE)
+        assert mounted.pools.given_up == [stuck]
+        mounted.pools.given_up.clear()
+        mounted.pools.drain()
+
+
+async def test_a_call_that_is_cancelled_while_connections_are_given_up_has_not_begun(port: int) -> None:
+    mesh, stuck = AsyncKnownMesh(endpoint_at(port)), Stuck()
+    mounted = async_transport(mesh)
+    mounted.pools.given_up.append(stuck)
+    async with httpx.AsyncClient(mounts={"mesh://": mounted}) as http:
+        call = asyncio.create_task(http.get("mesh://orders/"))
+        await stuck.closing.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
     assert mesh.in_flight == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -103,6 +104,53 @@ def test_a_callers_own_error_while_reading_is_not_the_endpoints_failure(port: in
     ):
         raise KeyError("not the endpoint's fault")
     assert mesh.outcomes == [("a", True)]
+
+
+def test_an_error_that_its_caller_is_just_handling_is_not_the_endpoints_failure(port: int) -> None:
+    mesh = KnownMesh(endpoint_at(port))
+    with session_on(mesh) as session:
+        try:
+            raise requests.ConnectionError("elsewhere")
+        except requests.ConnectionError as error:
+            assert session.get("mesh://orders/").ok
+            assert str(error) == "elsewhere"
+    assert mesh.outcomes == [("a", True)]
+
+
+def test_an_answer_that_is_dropped_unread_is_no_longer_in_flight(port: int) -> None:
+    mesh = KnownMesh(endpoint_at(port))
+    with session_on(mesh) as session:
+        assert session.get("mesh://orders/", stream=True).ok
+        assert mesh.in_flight == 0
+        assert next(session.get("mesh://orders/", stream=True).iter_content(1))
+        assert mesh.in_flight == 0
+    assert mesh.outcomes == [("a", True), ("a", True)]
+
+
+def test_another_service_is_not_asked_with_a_body_that_was_sent_already(port: int) -> None:
+    mesh = KnownMesh(endpoint_at(port), policy="default: {retry: off, fallback: {service: spare}}")
+    with session_on(mesh) as session:
+        for body in (iter([b"one ", b"two"]), b"one two"):
+            with pytest.raises(requests.ConnectionError):
+                session.post("mesh://orders/hangup", data=body)
+    assert mesh.asked == [("orders", None), ("orders", None), ("spare", None)]
+
+
+def test_a_forked_child_uses_connections_of_its_own(port: int) -> None:
+    with session_on(KnownMesh(endpoint_at(port))) as session:
+        parents = session.get("mesh://orders/").json()["client"]
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                os.write(writer, str(session.get("mesh://orders/").json()["client"]).encode())
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        os.close(writer)
+        with os.fdopen(reader) as answer:
+            assert int(answer.read()) != parents
+        assert session.get("mesh://orders/").json()["client"] == parents
 
 
 def test_a_server_that_hangs_up_on_what_must_not_be_repeated_is_not_asked_again_and_is_named(port: int) -> None:

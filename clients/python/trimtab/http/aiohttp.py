@@ -156,15 +156,20 @@ class AiohttpExchange(Awaiting, Exchange):
         )
         for name, value in onward(call, timeout):
             request.headers[name] = value
-        if timeout is None:
-            return await self._handler(request)  # type: ignore[no-any-return]
+        clock = call.pipeline.clock
         try:
-            with call.pipeline.clock.deadline(now + timeout):
+            if timeout is None:
+                return await self._handler(request)  # type: ignore[no-any-return]
+            with clock.deadline(now + timeout):
                 return await self._handler(request)  # type: ignore[no-any-return]
         except TimeoutError as error:
             if isinstance(error, aiohttp.ClientError):
                 raise
-            raise aiohttp.ServerTimeoutError(f"no answer within {timeout:.3g} s") from error
+            if timeout is not None and clock.now() >= now + timeout:
+                raise aiohttp.ServerTimeoutError(f"no answer within {timeout:.3g} s") from error
+            # What the request itself had for all of it is over: aiohttp would send no further attempt.
+            call.once = True
+            raise
 
     def twin(self) -> Self:
         """With a request of its own: aiohttp keeps in it where it goes, and how far it has come."""

@@ -14,7 +14,7 @@ def nothing(call: Call) -> None:
 
 
 class Reading:
-    """A call whose answer is being read: it ends exactly once, when its body is closed or breaks.
+    """A call whose answer is being read: it ends exactly once, when its body is closed or breaks, or nobody holds it any more.
 
     ``release`` is called with the call then, to give back what it held.
     """
@@ -22,6 +22,11 @@ class Reading:
     def __init__(self, call: Call, release: Callable[[Call], None] = nothing) -> None:
         self._call = call
         self._ends = [release]  # taken out by whoever ends the call: popping is done by one only
+
+    def __del__(self) -> None:
+        # Dropped unread: its place in a bulkhead must not be lost with it.
+        if self._ends:
+            self.end()
 
     def read(self, chunk: bytes) -> None:
         """A part of the body."""

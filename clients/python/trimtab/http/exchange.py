@@ -232,12 +232,16 @@ async def _instead(
     else:
         call = call_of(failure, pipeline)
         why = "timeout" if exchange.blame(failure) is TIMEOUT else reason(failure)
-    found = fallbacks.instead(why, exchange.identity, pipeline.now())
+    # A body that is made while it is sent is spent as soon as it was.
+    whole = exchange.repeatable or call.outcome is None or not call.outcome.sent
+    found = fallbacks.instead(why, exchange.identity, pipeline.now(), elsewhere=whole)
     if found is None:
         return None
     if answer is not None:
-        await exchange.discard(answer, call)
-        pipeline.over(call, pipeline.now())
+        try:
+            await exchange.discard(answer, call)
+        finally:
+            pipeline.over(call, pipeline.now())
     if found.source == "service":
         return await through(exchange, Target(found.value, target.namespace), find, instead_of=pipeline)
     pipeline.substituted(call, found.source, found.age)

@@ -302,8 +302,10 @@ class _BlockingExchange(Blocking, HttpxExchange):
 
     async def discard(self, answer: Any, call: Call) -> None:
         """Give its connection back."""
-        answer.close()
-        self.release(call)
+        try:
+            answer.close()
+        finally:
+            self.release(call)
 
 
 class _AwaitedExchange(Awaiting, HttpxExchange):
@@ -319,8 +321,10 @@ class _AwaitedExchange(Awaiting, HttpxExchange):
 
     async def discard(self, answer: Any, call: Call) -> None:
         """Give its connection back."""
-        await answer.aclose()
-        self.release(call)
+        try:
+            await answer.aclose()
+        finally:
+            self.release(call)
 
 
 class MeshTransport(_Shape):
@@ -329,13 +333,13 @@ class MeshTransport(_Shape):
     def handle_request(self, request: Any) -> Any:
         """One call. Raises what the library raises; errors of the mesh are errors of the library, too."""
         target = self.target(request)
-        try:
-            response = block(through(_BlockingExchange(self, request), target, self.find, self.mesh.callee(*target)))
-        except TrimtabError as error:
-            raise self.told(error, request) from error.__cause__
+        # Before there is an answer, which would be lost if this came to no good end.
         while self.pools.given_up:
             self.pools.given_up.pop().close()
-        return response
+        try:
+            return block(through(_BlockingExchange(self, request), target, self.find, self.mesh.callee(*target)))
+        except TrimtabError as error:
+            raise self.told(error, request) from error.__cause__
 
     async def find(self, target: Target) -> Any:
         """A service as calls see it."""
@@ -361,14 +365,14 @@ class AsyncMeshTransport(_Shape):
     async def handle_async_request(self, request: Any) -> Any:
         """One call. Raises what the library raises; errors of the mesh are errors of the library, too."""
         target = self.target(request)
-        known = self.mesh.known(*target)
-        try:
-            response = await through(_AwaitedExchange(self, request), target, self.find, known)
-        except TrimtabError as error:
-            raise self.told(error, request) from error.__cause__
+        # Before there is an answer, which would be lost if this came to no good end.
         while self.pools.given_up:
             await self.pools.given_up.pop().aclose()
-        return response
+        known = self.mesh.known(*target)
+        try:
+            return await through(_AwaitedExchange(self, request), target, self.find, known)
+        except TrimtabError as error:
+            raise self.told(error, request) from error.__cause__
 
     async def find(self, target: Target) -> Any:
         """A service as calls see it."""

@@ -43,7 +43,8 @@ class Pools(Generic[T]):
         self.make = make
         self.given_up: list[T] = []
         self._scheme = scheme
-        self._lock = threading.Lock()
+        # Taken also for responses that the garbage collector ends, which may come at any moment.
+        self._lock = threading.RLock()
         self._slots: dict[Hashable, Slot[T]] = {}
         self._sweep_at = 0.0
         tell_of_forks(self)
@@ -91,7 +92,7 @@ class Pools(Generic[T]):
 
     def after_fork_in_child(self) -> None:
         """Speak on none of the parent's connections, and drop them without a word on the wire."""
-        self._lock, self._slots, self.given_up = threading.Lock(), {}, []
+        self._lock, self._slots, self.given_up = threading.RLock(), {}, []
 
 
 def _key(endpoint: Endpoint) -> Hashable:

@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import json
 import sys
+import weakref
 from collections.abc import Iterator
 from http.client import HTTPException
 from io import BytesIO
+from traceback import walk_tb
+from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,6 +30,7 @@ from trimtab.calling.drive import Blocking, block
 from trimtab.core.calling.call import Call
 from trimtab.core.retrying.conditions import Outcome
 from trimtab.errors import DeadlineExceeded, MeshClosed, NoEndpoints, TrimtabError
+from trimtab.fork import tell_of_forks
 from trimtab.http.body import Keeping, Reading, nothing
 from trimtab.http.exchange import Answer, Exchange, through
 from trimtab.http.httpx import CONNECT_TIMEOUT, READ_TIMEOUT, Calls
@@ -48,6 +52,7 @@ class MeshAdapter(HTTPAdapter):
         super().__init__(**{"pool_connections": 256, **options})
         self._mesh = mesh
         self.scheme = scheme
+        tell_of_forks(self)
 
     def send(  # type: ignore[override]
         self, request: requests.PreparedRequest, *, timeout: Any = None, proxies: Any = None, **options: Any
@@ -77,6 +82,20 @@ class MeshAdapter(HTTPAdapter):
 
     async def _find(self, target: Target) -> Any:
         return self._mesh.callee(*target)
+
+    # Forks
+
+    def before_fork(self) -> bool:
+        """Connections without threads need no rest."""
+        return False
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+
+    def after_fork_in_child(self) -> None:
+        """Speak on none of the parent's connections: two who read from one get each other's answers."""
+        known: Any = self
+        self.init_poolmanager(known._pool_connections, known._pool_maxsize, block=known._pool_block)
 
 
 class RequestsExchange(Blocking, Exchange):
@@ -234,10 +253,12 @@ def _never_sent(error: BaseException) -> bool:
 
 def _end_with(response: requests.Response, reading: Reading) -> None:
     """End the call when urllib3 gives the response's connection back, which it does once the body was read or broke."""
-    raw, release, stream = response.raw, response.raw.release_conn, response.raw.stream
+    # Held weakly by what it holds: so a response that is dropped is gone at once.
+    kind: Any = type(response.raw)
+    held = weakref.ref(response.raw)
 
     def read(*args: Any, **options: Any) -> Iterator[bytes]:
-        for chunk in stream(*args, **options):
+        for chunk in kind.stream(held(), *args, **options):
             reading.read(chunk)
             yield chunk
         reading.finished()
@@ -245,12 +266,17 @@ def _end_with(response: requests.Response, reading: Reading) -> None:
         reading.end()
 
     def release_and_end() -> None:
-        release()
-        # urllib3 releases while its own error is on the way out: that is how a truncated body is told from a whole one.
+        kind.release_conn(held())
+        # urllib3 releases while its own error is on the way out: that is how a truncated body is told from a whole one. What
+        # its caller is just handling has not come by here.
         error = sys.exc_info()[1]
-        if isinstance(error, (HTTPError, HTTPException, OSError)):
+        if isinstance(error, (HTTPError, HTTPException, OSError)) and _came_by(error, sys._getframe(1)):
             reading.broke(error)
         else:
             reading.end()
 
-    raw.__dict__.update(release_conn=release_and_end, stream=read)
+    response.raw.__dict__.update(release_conn=release_and_end, stream=read)
+
+
+def _came_by(error: BaseException, frame: FrameType) -> bool:
+    return any(passed is frame for passed, _ in walk_tb(error.__traceback__))
