@@ -156,13 +156,36 @@ def test_a_program_that_ends_well_is_not_started_again(control: FakeMesh, tmp_pa
     assert run.endpoint is None
 
 
-def test_a_command_that_does_not_exist_is_told_like_a_shell_does(
-    control: FakeMesh, tmp_path: Path, runs: list[Run]
+@pytest.mark.parametrize("restart", ["never", "on-failure", "always"])
+def test_a_command_that_does_not_exist_is_told_like_a_shell_does_and_not_started_again(
+    control: FakeMesh, tmp_path: Path, runs: list[Run], restart: str
 ) -> None:
-    run = Run(control, tmp_path, "--restart", "never", command=["no-such-command"])
+    run = Run(control, tmp_path, "--restart", restart, command=["no-such-command"])
     runs.append(run)
     assert run.process.wait(DEADLINE) == 127
-    assert "no-such-command: No such file or directory" in run.log.read_text()
+    assert "trimtab run: no-such-command: No such file or directory" in run.log.read_text()
+    assert run.endpoint is None
+
+
+@pytest.mark.parametrize("text", ["#!/no/such/interpreter", "no program"])
+def test_a_file_that_is_no_program_is_not_started_again(
+    control: FakeMesh, tmp_path: Path, runs: list[Run], text: str
+) -> None:
+    program = tmp_path / "program"
+    program.write_text(text)
+    program.chmod(0o755 if text.startswith("#!") else 0o644)
+    run = Run(control, tmp_path, command=[str(program)])
+    runs.append(run)
+    assert run.process.wait(DEADLINE) == (127 if text.startswith("#!") else 126)
+    assert f"trimtab run: {program}: " in run.log.read_text()
+
+
+def test_a_program_that_itself_ends_with_127_is_started_again(
+    control: FakeMesh, tmp_path: Path, runs: list[Run]
+) -> None:
+    run = Run(control, tmp_path, "--drain", "0s", command=["sh", "-c", "exit 127"])
+    runs.append(run)
+    until(lambda: "ended with status 127, starts again in" in run.log.read_text(), "it is started again")
 
 
 def test_a_stubborn_program_is_killed_after_its_deadline(control: FakeMesh, tmp_path: Path, runs: list[Run]) -> None:

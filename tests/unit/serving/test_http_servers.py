@@ -136,6 +136,14 @@ def test_whoever_comes_back_when_told_to_is_within_the_rate(house: House) -> Non
     assert answer.headers["retry-after"] == "2"
 
 
+def test_a_refusal_of_head_has_no_body_that_the_next_call_would_read(house: House) -> None:
+    asked = b"HEAD /hold HTTP/1.1\r\nHost: orders\r\ntrimtab-timeout-ms: 0\r\nConnection: close\r\n\r\n"
+    with house.raw(asked) as connection, connection.makefile("rb") as answer:
+        head, _, body = answer.read().partition(b"\r\n\r\n")
+    assert b" 504 " in head
+    assert body == b""
+
+
 def test_important_calls_are_served_first_and_unimportant_ones_refused_first(house: House) -> None:
     house.mesh.enact(ONE_PLACE)
     first = house.hold_the_only_place()

@@ -21,12 +21,28 @@ class Child:
 
     @classmethod
     async def start(cls, command: list[str]) -> Child:
-        """Start it; it dies with this process (Linux) and is told that it is registered already."""
-        argv = command
-        if sys.platform.startswith("linux"):
-            argv = [sys.executable, "-I", "-S", str(Path(leash.__file__)), str(os.getpid()), *command]
+        """Start it; it dies with this process (Linux) and is told that it is registered already.
+
+        Raises OSError for a command that does not exist or cannot be run.
+        """
         environment = {**os.environ, REGISTERED_BY: "run"}
-        return cls(await asyncio.create_subprocess_exec(*argv, env=environment, process_group=0))
+        if not sys.platform.startswith("linux"):
+            return cls(await asyncio.create_subprocess_exec(*command, env=environment, process_group=0))
+        told, report = os.pipe()
+        with os.fdopen(told, "rb") as hearing:
+            try:
+                argv = [sys.executable, "-I", "-S", str(Path(leash.__file__)), str(os.getpid()), str(report), *command]
+                process = await asyncio.create_subprocess_exec(
+                    *argv, env=environment, process_group=0, pass_fds=(report,)
+                )
+            finally:
+                os.close(report)
+            # The other end is closed as soon as the process has become the command, or has ended.
+            errno = await asyncio.to_thread(hearing.read)
+        if errno:
+            await process.wait()
+            raise OSError(int(errno), os.strerror(int(errno)), command[0])
+        return cls(process)
 
     @property
     def pid(self) -> int:

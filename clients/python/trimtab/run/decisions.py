@@ -10,6 +10,9 @@ from trimtab.core.backoff import Rng
 # A program that ran this long was well: its next failure starts the back-off anew. Seconds.
 STEADY_AFTER = 30.0
 
+# What shells say of a command that does not exist, and of one that cannot be run.
+NOT_FOUND, NOT_EXECUTABLE = 127, 126
+
 
 class Verdict(Enum):
     """What the checks say of the program; the values are the states of a registration."""

@@ -1,4 +1,6 @@
-"""Starts a command that dies with its parent: ``python leash.py PARENT-PID COMMAND …``. Linux.
+"""Starts a command that dies with its parent: ``python leash.py PARENT-PID REPORT COMMAND …``. Linux.
+
+``REPORT`` is a file descriptor to tell on why the command could not be started. Nothing is told when it could.
 
 The kernel's PR_SET_PDEATHSIG must be set between fork and exec. A process with threads cannot safely run Python there, so
 that this small program stands in between; it imports nothing of the mesh, to be quick.
@@ -25,14 +27,14 @@ def die_with_parent(parent: int, signum: int) -> None:
 
 
 def main() -> None:
-    """Tie this process to its parent and become the command. Exit status 127: no such command, 126: it cannot be run."""
-    parent, command = int(sys.argv[1]), sys.argv[2:]
+    """Tie this process to its parent and become the command."""
+    parent, report, command = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+    os.set_inheritable(report, False)
     die_with_parent(parent, signal.SIGTERM)
     try:
         os.execvp(command[0], command)  # noqa: S606 - the command is the user's own
     except OSError as error:
-        sys.stderr.write(f"trimtab run: {command[0]}: {error.strerror}\n")
-        sys.exit(127 if isinstance(error, FileNotFoundError) else 126)
+        os.write(report, str(error.errno).encode())
 
 
 if __name__ == "__main__":

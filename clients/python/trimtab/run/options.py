@@ -22,7 +22,8 @@ examples:
     trimtab run --service orders --port 8001 --metadata version=2 -- ./orders --listen :8001
 
 The control plane is found by TRIMTAB_SERVERS, TRIMTAB_TOKEN and TRIMTAB_NAMESPACE; when it is away the command runs
-all the same, and is registered when it is back. The exit status is the command's own, 128 + N when signal N ended it.
+all the same, and is registered when it is back. The exit status is the command's own, 128 + N when signal N ended it,
+127 when there is no such command and 126 when it cannot be run: then it is not started again, whatever --restart says.
 
 SIGTERM and SIGINT: leave the mesh, serve on for --drain, then stop the command. A second one skips the wait.
 SIGQUIT: leave and stop at once.

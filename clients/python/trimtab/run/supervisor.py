@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from trimtab.core.backoff import Rng
 from trimtab.errors import TrimtabError
 from trimtab.run.child import Child
-from trimtab.run.decisions import Checks, Restarts, Verdict, exit_status
+from trimtab.run.decisions import NOT_EXECUTABLE, NOT_FOUND, Checks, Restarts, Verdict, exit_status
 from trimtab.run.leash import die_with_parent
 from trimtab.run.options import Options
 
@@ -73,7 +73,12 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         while True:
             started_at = loop.time()
-            child = await Child.start(self._options.command)
+            try:
+                child = await Child.start(self._options.command)
+            except OSError as error:
+                # The same would come of it the next time.
+                _log.error("%s: %s", self._options.command[0], error.strerror)
+                return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
             _log.info("%s: started, pid %d", self._options.service, child.pid)
             async with _background(self._check(registration), "trimtab-run-check"):
                 returncode = await self._first(child.wait(), self._stopping)

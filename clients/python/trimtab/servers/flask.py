@@ -17,7 +17,7 @@ from typing import Any
 from trimtab.errors import SettingsInvalid
 from trimtab.servers.admission import HEALTH_PATHS
 from trimtab.servers.member import REGISTERED_BY, Member, Place
-from trimtab.servers.wsgi import MeshWsgi, StartResponse
+from trimtab.servers.wsgi import MeshWsgi, StartResponse, content
 
 
 class MeshFlask:
@@ -70,7 +70,7 @@ class MeshFlask:
         if self._readiness is not None and environ.get("PATH_INFO") == self._readiness:
             draining = self.member.draining
             start_response("503 Service Unavailable" if draining else "200 OK", [("Content-Type", "text/plain")])
-            return [b"draining\n" if draining else b"ready\n"]
+            return content(environ, b"draining\n" if draining else b"ready\n")
         return self._served(environ, start_response)
 
 

@@ -68,7 +68,8 @@ class MeshWsgi:
             service.close()
             raise
         service.close()
-        return _refuse(start_response, told)
+        start_response(f"{told.status} {HTTPStatus(told.status).phrase}", told.headers)
+        return content(environ, told.body)
 
     def open(self) -> None:
         """Follow the policies from now on, so that they hold for the first call."""
@@ -161,9 +162,9 @@ class _Service:
             self._serving.exit()
 
 
-def _refuse(start_response: StartResponse, told: Problem) -> Iterable[bytes]:
-    start_response(f"{told.status} {HTTPStatus(told.status).phrase}", told.headers)
-    return [told.body]
+def content(environ: dict[str, Any], body: bytes) -> Iterable[bytes]:
+    """What follows the headers of an answer: nothing for HEAD, where servers would send what they are given."""
+    return [] if environ.get("REQUEST_METHOD") == "HEAD" else [body]
 
 
 def _path(environ: dict[str, Any]) -> str:
