@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -26,6 +27,25 @@ def test_a_plain_call_returns_its_message(shop: Shop) -> None:
         assert OrdersStub(orders).Charge(ASKED).value == "a 42"
         answer, call = OrdersStub(orders).Upload.with_call(iter(words(["one"])))
     assert (answer.value, call.trimtab.endpoint.id) == ("one", "a")
+
+
+def test_requests_that_cannot_be_made_are_not_the_endpoints_failure(shop: Shop) -> None:
+    def requests() -> Iterator[StringValue]:
+        yield ASKED
+        raise LookupError("mine")
+
+    mesh = KnownMesh(endpoint_at(shop.port))
+    with channel(mesh, "orders") as orders:
+        stub = OrdersStub(orders)
+        for call in (
+            stub.Upload,
+            lambda asked: stub.Upload.future(asked).result(10),
+            lambda asked: [*stub.Talk(asked)],
+        ):
+            with pytest.raises(grpc.RpcError, match="Exception iterating requests"):
+                call(requests())
+    assert ("a", False) not in mesh.outcomes  # it may have answered the first request of the last call
+    assert mesh.in_flight == 0
 
 
 def test_a_future_is_a_call_and_a_future_of_grpc(shop: Shop, other: Shop) -> None:

@@ -167,3 +167,24 @@ def test_an_alarm_that_fails_holds_up_no_other(caplog: pytest.LogCaptureFixture)
     alarms.after(0.0, went_on.set)
     assert went_on.wait(10)
     assert "mine" in caplog.text
+
+
+FORKED_ALARMS = """
+import os, threading
+from trimtab.grpc.alarms import Alarms
+alarms, rang = Alarms(), threading.Event()
+alarms.after(60.0, rang.set)
+child = os.fork()
+if child == 0:
+    alarms.after(0.0, rang.set)
+    os._exit(0 if rang.wait(10) else 1)
+assert os.waitpid(child, 0)[1] == 0, "no alarm went off in the child"
+"""
+
+
+def test_alarms_go_off_in_a_forked_child_although_the_parents_thread_is_not_there() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED_ALARMS],
+        timeout=60, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

@@ -281,6 +281,36 @@ async def test_a_policy_ends_a_call_in_time_and_says_so() -> None:
         assert int(shop.seen[0].headers["trimtab-timeout-ms"]) <= 50
 
 
+async def test_a_body_that_cannot_be_made_is_not_the_endpoints_failure(port: int) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"one "
+        raise KeyError("two")
+
+    mesh = AsyncKnownMesh(endpoint_at(port))
+    with pytest.raises(aiohttp.ClientConnectionError, match="two"):
+        await ask(mesh, "POST", "mesh://orders/", data=chunks())
+    assert (mesh.outcomes, mesh.in_flight) == ([], 0)
+
+
+async def test_several_failures_tell_all_that_the_last_of_them_does() -> None:
+    async def talk_nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nX-Big: " + b"a" * 60_000 + b"\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(talk_nonsense, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    mesh = AsyncKnownMesh(endpoint_at(port), policy="default: {retry: {attempts: 2, on: [reset], backoff: 1ms..1ms}}")
+    with pytest.raises(aiohttp.ClientResponseError) as caught:
+        await ask(mesh, "GET", "mesh://orders/")
+    server.close()
+    await server.wait_closed()
+    assert isinstance(caught.value, RetriesExhausted)
+    assert caught.value.status == 400
+    assert "none of 2 attempts" in str(caught.value)
+    assert repr(caught.value)
+
+
 @pytest.mark.parametrize("timeout", ["5s", "off"])
 async def test_a_request_whose_own_time_is_over_is_not_tried_again(timeout: str) -> None:
     policy = f"default: {{timeout: {timeout}, retry: {{attempts: 3, on: [timeout], backoff: 1ms..1ms}}}}"

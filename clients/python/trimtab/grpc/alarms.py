@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from trimtab.fork import tell_of_forks
+
 logger = logging.getLogger("trimtab")
 
 
@@ -31,10 +33,8 @@ class Alarms:
     """Does what is due, on a thread that is there only while something is. The work must not block."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._heap: list[tuple[float, int, Alarm]] = []
-        self._number = itertools.count()
-        self._thread: threading.Thread | None = None
+        self.after_fork_in_child()
+        tell_of_forks(self)
 
     def after(self, seconds: float, work: Callable[[], None]) -> Alarm:
         """Have ``work`` done in so many seconds."""
@@ -51,6 +51,20 @@ class Alarms:
         """Something was cancelled."""
         with self._changed:
             self._changed.notify()
+
+    def before_fork(self) -> bool:
+        """A thread that sleeps disturbs nobody."""
+        return False
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+
+    def after_fork_in_child(self) -> None:
+        """Begin without a thread, and without what was due to the parent's calls."""
+        self._changed = threading.Condition()
+        self._heap: list[tuple[float, int, Alarm]] = []
+        self._number = itertools.count()
+        self._thread: threading.Thread | None = None
 
     def _run(self) -> None:
         while (work := self._due()) is not None:

@@ -13,10 +13,14 @@ from typing import Any, NamedTuple
 
 
 class Drawn(NamedTuple):
-    """What an attempt took: ``touched``, anything; ``replayable``: so little that the next one can begin from the beginning."""
+    """What an attempt took: ``touched``, anything; ``replayable``: so little that the next one can begin from the beginning.
+
+    ``broke``: there was no next request, but an error of whoever makes them.
+    """
 
     touched: bool
     replayable: bool
+    broke: bool = False
 
 
 class _Shares:
@@ -28,6 +32,7 @@ class _Shares:
         self._position = 0
         self._spent = False
         self.current = 0
+        self.broke = False
 
     def open(self) -> int:
         """A further attempt begins. Returns its number."""
@@ -39,7 +44,7 @@ class _Shares:
         """The attempt is over: whatever is still on its way to it is kept for the next."""
         with self._lock:
             self.current += 1
-            return Drawn(self._position > 0, not self._spent)
+            return Drawn(self._position > 0, not self._spent, self.broke)
 
     def kept(self, number: int) -> list[Any] | None:
         """The request that an attempt gets of those that are kept, [] when it needs a new one; None: it is over."""
@@ -101,6 +106,9 @@ class Feed:
                         request = next(self._requests)
                     except StopIteration:
                         return
+                    except BaseException:
+                        shares.broke = True
+                        raise
                     if not shares.fresh(number, request):
                         return
             yield request
@@ -136,6 +144,9 @@ class AsyncFeed:
                         request = await anext(self._requests)
                     except StopAsyncIteration:
                         return
+                    except BaseException:
+                        shares.broke = True
+                        raise
                     if not shares.fresh(number, request):
                         return
             yield request

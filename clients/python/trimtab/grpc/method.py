@@ -70,7 +70,7 @@ class Method:
         deserialize: Deserializer,
         registered: bool,
         idempotent: Container[str],
-        told_apart: bool,
+        told_apart: bool = True,
     ) -> None:
         self.kind = kind
         self._told_apart = told_apart

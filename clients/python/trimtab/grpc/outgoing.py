@@ -152,8 +152,8 @@ class Outgoing:
         call = self.call
         pipeline = call.pipeline
         now = pipeline.now()
-        outcome = CALLERS if cancelled else outcome_of_status(call, status)
         drawn = self.feed.stop() if self.feed is not None else _ALL
+        outcome = CALLERS if cancelled or drawn.broke else outcome_of_status(call, status)
         if call.dispatch is not None:
             call.dispatch.status = status.code.name
             if call.dispatch.asks_load:

@@ -197,7 +197,7 @@ class AiohttpExchange(Awaiting, Exchange):
             return REFUSED
         if isinstance(error, (TimeoutError, DeadlineExceeded)):
             return TIMEOUT
-        return RESET if self.failed(error) else CALLERS
+        return RESET if self.failed(error) and not _made_here(error) else CALLERS
 
     def failed(self, error: BaseException) -> bool:
         """The connection or what came over it, not the caller's use of the library."""
@@ -343,6 +343,13 @@ def session(
     )
     made._retry_connection = False
     return made
+
+
+def _made_here(error: BaseException) -> bool:
+    """Whether it was the making of a body that failed, which aiohttp tells as a failed connection."""
+    cause = error.__cause__
+    told = type(error) is aiohttp.ClientConnectionError and isinstance(cause, Exception)
+    return told and not isinstance(cause, (OSError, aiohttp.ClientError))
 
 
 def _joined(headers: CIMultiDictProxy[str]) -> dict[str, str]:

@@ -151,6 +151,8 @@ class Exchange(ABC):
             told: Exception = DeadlineExceeded(too_late(call, now))
         elif len(call.attempts) > 1 and self.failed(error):
             told = adopt(RetriesExhausted(exhausted(call), call.attempts), type(error))
+            # What the library's own kind of error tells beside its message.
+            told.__dict__.update(error.__dict__ | told.__dict__)
         else:
             name_endpoint(error, call)
             return error
