@@ -7,7 +7,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from trimtab.fork import tell_of_forks
 
@@ -31,6 +31,11 @@ class Alarm:
 
 class Alarms:
     """Does what is due, on a thread that is there only while something is. The work must not block."""
+
+    _changed: threading.Condition
+    _heap: list[tuple[float, int, Alarm]]
+    _number: Iterator[int]
+    _thread: threading.Thread | None
 
     def __init__(self) -> None:
         self.after_fork_in_child()
@@ -62,9 +67,8 @@ class Alarms:
     def after_fork_in_child(self) -> None:
         """Begin without a thread, and without what was due to the parent's calls."""
         self._changed = threading.Condition()
-        self._heap: list[tuple[float, int, Alarm]] = []
-        self._number = itertools.count()
-        self._thread: threading.Thread | None = None
+        self._heap, self._number = [], itertools.count()
+        self._thread = None
 
     def _run(self) -> None:
         while (work := self._due()) is not None:
