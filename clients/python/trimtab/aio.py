@@ -218,7 +218,7 @@ class AsyncMesh:
             stop()
 
     async def wait_ready(self, service: str, timeout: float = 10.0) -> None:
-        """Wait until somebody can be called. Raises NoEndpoints after ``timeout`` seconds."""
+        """Wait until somebody can be called. Raises NoEndpoints after ``timeout`` seconds, MeshClosed."""
         callee = await asyncio.to_thread(self._engine.discover, service)
         try:
             await _answer(callee.when(has_endpoint), timeout)

@@ -18,7 +18,7 @@ from trimtab.core.calling.statistics import Statistics
 from trimtab.core.clock import Clock
 from trimtab.core.crew import Crew
 from trimtab.core.endpoints import Health, Mismatch, ServiceState, decode
-from trimtab.errors import MissingExtra, NoEndpoints
+from trimtab.errors import MeshClosed, MissingExtra, NoEndpoints
 from trimtab.gate import Gate
 from trimtab.policy.canonical import decode as decode_policy
 from trimtab.policy.model import EVERY
@@ -74,6 +74,7 @@ class Callee:
         self.unanswered = set(policies_of(self.name))
         self.lock = threading.RLock()
         self._waiting: list[tuple[Predicate, Future[None]]] = []
+        self._closed = False
         self.state = state
         self.rules = self._rules(self.policies, None)
         self.pipelines: Mapping[str, Pipeline] = self.rules.by_method
@@ -157,14 +158,27 @@ class Callee:
             listener(state)
 
     def when(self, predicate: Predicate) -> Future[None]:
-        """Return a future that is done as soon as ``predicate`` holds of this service."""
+        """Return a future that is done as soon as ``predicate`` holds of this service. It fails with MeshClosed."""
         future: Future[None] = Future()
         with self.lock:
-            if not predicate(self):
+            holds, closed = predicate(self), self._closed
+            if not holds and not closed:
                 self._waiting.append((predicate, future))
                 return future
-        future.set_result(None)
+        if holds:
+            future.set_result(None)
+        else:
+            future.set_exception(MeshClosed())
         return future
+
+    def close(self) -> None:
+        """Nothing will be told of it any more: whoever still waits hears that."""
+        with self.lock:
+            self._closed = True
+            waiting, self._waiting = self._waiting, []
+        for _, future in waiting:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(MeshClosed())
 
     def listen(self, listener: Callable[[ServiceState], None]) -> Callable[[], None]:
         """Have ``listener`` told of every new state, and of the one there is: it must not block. Returns how to stop."""
@@ -354,6 +368,11 @@ class Discovery:
         """No server can be reached."""
         for callee in self.callees():
             callee.settle()
+
+    def close(self) -> None:
+        """The mesh is closed."""
+        for callee in self.callees():
+            callee.close()
 
     def forget(self, name: str) -> bool:
         """Follow a service no longer. Returns False when it was not followed."""

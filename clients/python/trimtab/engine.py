@@ -282,6 +282,7 @@ class Engine:
         for callee in ready:
             callee.retire()
         self._settle_all()
+        self.discovery.close()
         # The disk first: it asks for what the stream knows.
         self._disk.close(timeout)
         if stream is not None:

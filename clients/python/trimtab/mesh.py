@@ -201,7 +201,7 @@ class Mesh:
         return self._engine.watch(service, callback)
 
     def wait_ready(self, service: str, timeout: float = 10.0) -> None:
-        """Wait until somebody can be called. Raises NoEndpoints after ``timeout`` seconds."""
+        """Wait until somebody can be called. Raises NoEndpoints after ``timeout`` seconds, MeshClosed."""
         callee = self._engine.discover(service)
         try:
             callee.when(has_endpoint).result(timeout)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -46,6 +47,17 @@ def test_requests_that_cannot_be_made_are_not_the_endpoints_failure(shop: Shop) 
                 call(requests())
     assert ("a", False) not in mesh.outcomes  # it may have answered the first request of the last call
     assert mesh.in_flight == 0
+
+
+def test_a_call_that_waits_for_an_endpoint_is_let_go_when_its_channel_is_closed() -> None:
+    mesh = KnownMesh()
+    with ThreadPoolExecutor(1) as pool:
+        with channel(mesh, "orders") as orders:
+            waiting = pool.submit(OrdersStub(orders).Charge, ASKED, wait_for_ready=True)
+            while not mesh.service._waiting and not waiting.done():
+                time.sleep(0.005)
+        with pytest.raises(NoEndpoints):
+            waiting.result(10)
 
 
 def test_a_future_is_a_call_and_a_future_of_grpc(shop: Shop, other: Shop) -> None:

@@ -75,6 +75,20 @@ async def test_callbacks_are_called_at_the_end_of_the_last_attempt(caller: Calle
         assert told == [call, call]
 
 
+async def test_a_call_that_waits_for_readiness_waits_no_longer_than_there_is_a_mesh(caller: Caller) -> None:
+    mesh = caller.mesh()
+    async with caller.stub(mesh) as stub:
+        waiting = asyncio.ensure_future(failure(caller, stub, "42", wait_for_ready=True))
+        call = caller.begin(stub, "43", wait_for_ready=True)
+        async with asyncio.timeout(10):
+            while len(mesh.service._waiting) < 2:
+                await asyncio.sleep(0.01)
+        mesh.service.close()
+        assert isinstance(await asyncio.wait_for(waiting, 10), NoEndpoints)
+        assert await asyncio.wait_for(caller.told(call.code), 10) is UNAVAILABLE
+        assert isinstance(await failure(caller, stub, "44", wait_for_ready=True), NoEndpoints)
+
+
 async def test_a_call_that_waits_for_readiness_waits_for_an_endpoint_to_appear(caller: Caller, shop: Shop) -> None:
     mesh = caller.mesh()
     state = caller.mesh(endpoint_at(shop.port)).service.state

@@ -15,7 +15,7 @@ from trimtab.calling.drive import block, run
 from trimtab.calling.heed import without
 from trimtab.calling.mirror import mirror
 from trimtab.discovery import Callee, has_endpoint
-from trimtab.errors import NoEndpoints
+from trimtab.errors import MeshClosed, NoEndpoints
 from trimtab.grpc.copies import AwaitedCopies, CopyFailed
 from trimtab.grpc.failures import AioCallFailed, failure
 from trimtab.grpc.meaning import Status
@@ -71,7 +71,7 @@ class Awaited(Unattended, _aio.Call):  # type: ignore[misc]
             timeout = None if self.deadline is None else self.deadline - self.began
             try:
                 await asyncio.wait_for(asyncio.wrap_future(callee.when(has_endpoint)), timeout)
-            except TimeoutError:
+            except (TimeoutError, MeshClosed):
                 self._fail(error)
             else:
                 self._open(callee, waited=True)

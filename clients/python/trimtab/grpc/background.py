@@ -66,8 +66,12 @@ class Background(Unattended, _grpc.Call, _grpc.Future):  # type: ignore[misc]
 
         def appeared(waited: Waiting[None]) -> None:
             self._quiet_alarm()
-            if not waited.cancelled() and not self._over:
+            if waited.cancelled() or self._over:
+                return
+            if waited.exception() is None:
                 self._open(callee, waited=True)
+            else:
+                self._fail(error)
 
         if self.deadline is not None:
             self._later(self.deadline - self.began, too_late)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as WaitedTooLong
 from functools import partial
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from trimtab.calling.heed import without
 from trimtab.core.calling.call import Call
 from trimtab.core.endpoints import Endpoint, ServiceState
 from trimtab.discovery import Callee, has_endpoint
-from trimtab.errors import NoEndpoints, TrimtabError
+from trimtab.errors import MeshClosed, NoEndpoints, TrimtabError
 from trimtab.grpc.alarms import Alarms
 from trimtab.grpc.background import Background, FutureCall, StreamCall
 from trimtab.grpc.copies import BlockingCopies, CopyFailed, mirror_blocking
@@ -58,6 +59,7 @@ class MeshChannel(_grpc.Channel):  # type: ignore[misc]
         )
         self.alarms = Alarms()
         self.live: weakref.WeakSet[Background] = weakref.WeakSet()
+        self.waiting: set[Future[None]] = set()
         self._held: set[Background] = set()
         self._subscribed: dict[Callable[[grpc.ChannelConnectivity], None], Callable[[], None]] = {}
 
@@ -144,6 +146,8 @@ class MeshChannel(_grpc.Channel):  # type: ignore[misc]
         channels = self.subchannels.drain()
         for call in list(self.live):
             call.cancel()
+        for found in list(self.waiting):
+            found.cancel()
         for channel in channels:
             channel.close()
 
@@ -168,16 +172,24 @@ class _WithCall(Outgoing):
     how = "with_call"
 
 
-def _begin_later(out: Outgoing, callee: Callee, error: NoEndpoints) -> Call:
-    """Let a call in that found nobody, when there is somebody. Raises ``error`` where it is not to wait, or waits too long."""
+def _begin_later(out: Outgoing, callee: Callee, error: NoEndpoints, waiting: set[Future[None]]) -> Call:
+    """Let a call in that found nobody, when there is somebody. Raises ``error`` where it is not to wait, or waits too long.
+
+    ``waiting``: all that wait over this channel, to be cancelled with it.
+    """
     if not out.wait_for_ready:
         raise error
-    waiting = callee.when(has_endpoint)
+    found = callee.when(has_endpoint)
+    waiting.add(found)
     try:
-        waiting.result(None if out.deadline is None else out.deadline - out.began)
-    except WaitedTooLong:
-        waiting.cancel()
+        if out.subchannels.closed:
+            found.cancel()
+        found.result(None if out.deadline is None else out.deadline - out.began)
+    except (WaitedTooLong, CancelledError, MeshClosed):
         raise error from None
+    finally:
+        found.cancel()
+        waiting.discard(found)
     return out.begin(callee)
 
 
@@ -286,7 +298,7 @@ class _SingleAnswer(_Stub):
             try:
                 pipeline = out.begin(callee).pipeline
             except NoEndpoints as error:
-                pipeline = _begin_later(out, callee, error).pipeline
+                pipeline = _begin_later(out, callee, error, self._channel.waiting).pipeline
             if pipeline.plain:
                 return _complete(out)
             if self._method.kind != "unary_unary":
