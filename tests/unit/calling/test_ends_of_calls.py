@@ -209,3 +209,24 @@ def test_no_connection_is_no_call_that_was_accepted(mesh: FakeMesh) -> None:
     for _ in range(200):
         call(Outcome("connect-failure", sent=False))
     assert sum(call(Outcome("503")) for _ in range(100)) < 50
+
+
+@pytest.mark.parametrize(
+    ("condition", "pushback", "tried_again"),
+    [("500", None, True), ("503", None, False), ("500", -1.0, False)],
+)
+def test_only_what_is_worth_another_attempt_uses_up_the_retry_throttle(
+    mesh: FakeMesh, condition: str, pushback: float | None, tried_again: bool
+) -> None:
+    mesh.policy("orders", "default: {retry: {on: 503}, outlier: off}")
+    pipeline = mesh.callee("orders").pipeline("")
+
+    def fail(outcome: Outcome, *, last: bool) -> float | None:
+        call = pipeline.begin(mesh.clock.now())
+        delay = pipeline.failed(call, outcome, outcome.condition, mesh.clock.now(), last)
+        pipeline.over(call, mesh.clock.now())
+        return delay
+
+    for _ in range(5):
+        fail(Outcome(condition, pushback=pushback), last=True)
+    assert (fail(Outcome("503"), last=False) is not None) is tried_again

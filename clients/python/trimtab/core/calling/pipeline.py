@@ -372,7 +372,7 @@ class Pipeline:
                 if call.borrowed:
                     self._give_back(call)
                 if failed:
-                    budget.failed(now)
+                    budget.failed(now, self._retrying.retryable.costs(outcome))
                 elif budget.attentive:
                     budget.succeeded(now)
         if self.circuits is not None:

@@ -31,8 +31,8 @@ class RetryBudget(Protocol):
         """An attempt went well."""
         ...
 
-    def failed(self, now: float) -> None:
-        """An attempt failed by its callee's fault."""
+    def failed(self, now: float, costs: bool = True) -> None:
+        """An attempt failed by its callee's fault. ``costs``: in a way that is worth another attempt."""
         ...
 
     def allows(self, now: float) -> bool:
@@ -49,7 +49,7 @@ class RetryBudget(Protocol):
 
 
 class TokenThrottle:
-    """gRFC A6's: a failure costs a token, a success earns ``ratio``, and more than half of all must be there to retry.
+    """gRFC A6's: a failure worth another attempt costs a token, a success earns ``ratio``, and retries need more than half.
 
     Counts in thousandths, as A6 has it: digits of ``ratio`` beyond the third do not matter, and nothing drifts.
     """
@@ -72,8 +72,10 @@ class TokenThrottle:
         self._tokens = min(self._tokens + self._ratio, self._full)
         self.attentive = self._tokens < self._full
 
-    def failed(self, now: float) -> None:
-        """Pay a token."""
+    def failed(self, now: float, costs: bool = True) -> None:
+        """Pay a token, for what is worth another attempt."""
+        if not costs:
+            return
         self._tokens = max(self._tokens - _MILLI, 0)
         self.attentive = True
 
@@ -123,7 +125,7 @@ class RatioBudget:
         else:
             self._firsts += 1
 
-    def failed(self, now: float) -> None:
+    def failed(self, now: float, costs: bool = True) -> None:
         """Count a first attempt."""
         self.succeeded(now)
 

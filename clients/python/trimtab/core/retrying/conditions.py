@@ -60,7 +60,7 @@ def outcome_of(condition: str, pushback: float | None = None) -> Outcome:
 class Retryable:
     """What may be tried again under these settings; None where ``retry`` is off, which leaves what was never sent."""
 
-    __slots__ = ("_always", "_on")
+    __slots__ = ("_always", "_off", "_on")
 
     def __init__(self, settings: Retry | None) -> None:
         on = frozenset(settings.on) if settings is not None else frozenset()
@@ -69,12 +69,19 @@ class Retryable:
         # The time of an attempt is kept by gRPC itself, which has this word for it.
         self._on = on | {_DEADLINE_EXCEEDED} if _TIMEOUT in on else on
         self._always = settings is not None and settings.when == "always"
+        self._off = settings is None
 
     def allows(self, outcome: Outcome, idempotent: bool) -> bool:
         """Whether another attempt is safe and worth it. ``idempotent``: sending the call twice does no harm."""
         if not outcome.sent:
             return outcome.failed
         return outcome.condition in self._on and (idempotent or self._always)
+
+    def costs(self, outcome: Outcome) -> bool:
+        """Whether a failure tells a throttle that its callee has enough: one worth another attempt, safe or not, or one after
+        which the callee wants none. Where only copies are sent, it is any failure."""
+        refused = outcome.pushback is not None and outcome.pushback < 0.0
+        return self._off or refused or not outcome.sent or outcome.condition in self._on
 
 
 def idempotent(http_method: str, headers: Iterable[str] = ()) -> bool:
