@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from math import inf
+from bisect import bisect_right
 from typing import NamedTuple
 
 from trimtab.core.retrying.conditions import Outcome
 
 # Latencies are counted by powers of two, from 122 µs to 32 s.
 BOUNDS = tuple(2.0**exponent for exponent in range(-13, 6))
+_TOGETHER = 256  # latencies that are counted at a time
 
 
 class Counters(NamedTuple):
@@ -35,45 +35,36 @@ class Statistics:
     """Counters of one service, all growing only. Kept by the service's lock."""
 
     __slots__ = (
-        "_above",
-        "_here",
-        "_latencies",
-        "_slot",
-        "_up_to",
-        "cancelled",
-        "ejections",
-        "extra",
-        "failures",
-        "fallbacks",
-        "refusals",
-        "seconds",
+        "_latencies", "_recent", "_seconds", "cancelled", "ejections", "extra", "failures", "fallbacks", "refusals",
         "transitions",
-    )
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.extra = self.failures = self.cancelled = self.fallbacks = self.ejections = 0
-        self.seconds = 0.0
         self.refusals: dict[str, int] = {}
         self.transitions: dict[str, int] = {}
+        # Not counted yet: to find the place of each when it comes costs many times as much where memory is cold.
+        self._recent: list[float] = []
         self._latencies = [0] * (len(BOUNDS) + 1)
-        # The slot of the newest call, which has most often the next one, too, and calls that it does not know of yet.
-        self._slot = self._here = 0
-        self._above, self._up_to = -1.0, BOUNDS[0]
+        self._seconds = 0.0
 
     def record(self, seconds: float) -> None:
         """A call was answered, or failed, ``seconds`` after it began. ``extra`` attempts are counted by who makes them."""
-        self.seconds += seconds
-        if self._above < seconds <= self._up_to:
-            self._here += 1
-        else:
-            self._record_elsewhere(seconds)
+        recent = self._recent
+        recent.append(seconds)
+        if len(recent) >= _TOGETHER:
+            self._count()
 
-    def _record_elsewhere(self, seconds: float) -> None:
-        self._latencies[self._slot] += self._here
-        slot = self._slot = bisect_left(BOUNDS, seconds)
-        self._above = BOUNDS[slot - 1] if slot else -1.0
-        self._up_to = BOUNDS[slot] if slot < len(BOUNDS) else inf
-        self._here = 1
+    def _count(self) -> None:
+        recent, latencies, counted = self._recent, self._latencies, 0
+        recent.sort()
+        for slot, bound in enumerate(BOUNDS):
+            up_to = bisect_right(recent, bound, counted)
+            latencies[slot] += up_to - counted
+            counted = up_to
+        latencies[-1] += len(recent) - counted
+        self._seconds += sum(recent)
+        recent.clear()
 
     def ended(self, outcome: Outcome, seconds: float) -> None:
         """A call ended, one way or another. How long a cancelled one would have taken nobody knows."""
@@ -93,8 +84,7 @@ class Statistics:
 
     def read(self) -> Counters:
         """Return everything counted so far."""
-        self._latencies[self._slot] += self._here
-        self._here = 0
+        self._count()
         calls = sum(self._latencies) + self.cancelled
         return Counters(
             calls,
@@ -104,7 +94,7 @@ class Statistics:
             self.fallbacks,
             dict(self.refusals),
             tuple(self._latencies),
-            self.seconds,
+            self._seconds,
             dict(self.transitions),
             self.ejections,
         )
