@@ -174,6 +174,7 @@ def test_the_attempt_timeout_is_each_copys_own() -> None:
         second = service.next_copy(copies)
         assert second.timeout(service.clock.now()) == pytest.approx(0.3)
         service.clock.advance(0.8)
+        second.start(service.clock.now())
         assert second.timeout(service.clock.now()) == pytest.approx(0.1)
 
 

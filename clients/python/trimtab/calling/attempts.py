@@ -60,7 +60,7 @@ class AttemptBlock:
         if self._pipeline.observed:
             self._pipeline.sending(self.call, Dispatch(scoped=True))
         self._outer = deadline.get()
-        deadline.set(self.call.until(self._pipeline.now()))
+        deadline.set(self.call.until)
         return self.call.endpoint
 
     def __exit__(

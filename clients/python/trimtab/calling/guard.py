@@ -236,7 +236,7 @@ class _Work:
 class _BlockingWork(Blocking, _Work):
     async def send(self, call: Call) -> Any:
         """Nothing can end a blocking function early: the deadline holds between attempts, and for what it calls in turn."""
-        token = inherited.set(call.until(call.pipeline.now()))
+        token = inherited.set(call.until)
         try:
             return self._invoke(call)
         finally:
@@ -250,13 +250,12 @@ class _BlockingWork(Blocking, _Work):
 class _AwaitedWork(Awaiting, _Work):
     async def send(self, call: Call) -> Any:
         """Await the function, at most for as long as the attempt may take."""
-        clock = call.pipeline.clock
-        until = call.until(clock.now())
+        until = call.until
         token = inherited.set(until)
         try:
             if until is None:
                 return await self._invoke(call)
-            with clock.deadline(until):
+            with call.pipeline.clock.deadline(until):
                 return await self._invoke(call)
         finally:
             inherited.reset(token)
@@ -292,7 +291,7 @@ def _guard_blocking(guarded: Guarded) -> Callable[..., Any]:
         call, now = None, pipeline.now
         try:
             call = pipeline.begin(now(), method, deadline(), idempotent, local)
-            token = inherit(call.deadline if pipeline.attempt_timeout is None else call.until(call.began))
+            token = inherit(call.until)
             try:
                 value = (
                     function(*args, endpoint=call.endpoint, **kwargs) if takes_endpoint else function(*args, **kwargs)
@@ -339,7 +338,7 @@ def _guard_awaited(guarded: Guarded) -> Callable[..., Any]:
         try:
             call = pipeline.begin(now(), method, deadline(), idempotent, local)
             work = function(*args, endpoint=call.endpoint, **kwargs) if takes_endpoint else function(*args, **kwargs)
-            until = call.until(call.began)
+            until = call.until
             token = inherit(until)
             try:
                 if until is None:

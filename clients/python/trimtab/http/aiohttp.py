@@ -138,7 +138,7 @@ class AiohttpExchange(Awaiting, Exchange):
         """Send it to the call's endpoint."""
         request, endpoint = self._request, call.endpoint
         assert endpoint is not None
-        now = call.pipeline.now()
+        now, until = call.sent_at, call.until
         timeout = call.timeout(now)
         if timeout is not None and timeout <= 0:
             raise DeadlineExceeded(too_late(call, now))
@@ -158,14 +158,14 @@ class AiohttpExchange(Awaiting, Exchange):
             request.headers[name] = value
         clock = call.pipeline.clock
         try:
-            if timeout is None:
+            if until is None:
                 return await self._handler(request)  # type: ignore[no-any-return]
-            with clock.deadline(now + timeout):
+            with clock.deadline(until):
                 return await self._handler(request)  # type: ignore[no-any-return]
         except TimeoutError as error:
             if isinstance(error, aiohttp.ClientError):
                 raise
-            if timeout is not None and clock.now() >= now + timeout:
+            if until is not None and clock.now() >= until:
                 raise aiohttp.ServerTimeoutError(f"no answer within {timeout:.3g} s") from error
             # What the request itself had for all of it is over: aiohttp would send no further attempt.
             call.once = True

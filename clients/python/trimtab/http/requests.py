@@ -124,7 +124,7 @@ class RequestsExchange(Blocking, Exchange):
         """Send it to the call's endpoint."""
         endpoint = call.endpoint
         assert endpoint is not None
-        now = call.pipeline.now()
+        now = call.sent_at
         timeout = call.timeout(now)
         if timeout is not None and timeout <= 0:
             raise DeadlineExceeded(too_late(call, now))

@@ -58,13 +58,14 @@ class Call(_Unsaid):
 
     __slots__ = (
         "admitted", "began", "circuit", "deadline", "endpoint", "idempotent", "method", "permit", "pipeline", "seconds",
-        "sent_at", "tally", "tried", "turn",
+        "sent_at", "tally", "tried", "turn", "until",
     )  # fmt: skip
 
     # Said by ``Pipeline.begin`` for every call. There is no constructor: it would double the price.
     pipeline: Pipeline
     began: float  # seconds of a monotonic clock
     sent_at: float  # the newest attempt
+    until: float | None  # when that is to be over; None: it has no end
     method: str
     deadline: float | None
     idempotent: bool
@@ -87,7 +88,7 @@ class Call(_Unsaid):
         call.began = call.sent_at = now
         call.method = ""
         call.idempotent = True
-        call.deadline = call.endpoint = call.tally = call.circuit = None
+        call.deadline = call.until = call.endpoint = call.tally = call.circuit = None
         call.admitted = 0
         call.seconds = 0.0
         call.tried = ()
@@ -117,20 +118,17 @@ class Call(_Unsaid):
         """Seconds that are left for the whole call; None: without end."""
         return None if self.deadline is None else self.deadline - now
 
-    def until(self, now: float) -> float | None:
-        """When an attempt that begins now is to be over; None: without end."""
+    def start(self, now: float) -> None:
+        """A further attempt begins, or the first one that had to wait."""
+        self.sent_at = now
         attempt, deadline = self.pipeline.attempt_timeout, self.deadline
-        if attempt is None or (deadline is not None and deadline - now < attempt):
-            return deadline
-        return now + attempt
+        self.until = (
+            deadline if attempt is None or (deadline is not None and deadline - now < attempt) else now + attempt
+        )
 
     def timeout(self, now: float) -> float | None:
-        """Seconds that an attempt may take which begins now; None: without end."""
-        attempt = self.pipeline.attempt_timeout
-        if self.deadline is None:
-            return attempt
-        left = self.deadline - now
-        return left if attempt is None or left < attempt else attempt
+        """Seconds that are left for the attempt; None: without end."""
+        return None if self.until is None else self.until - now
 
     def __repr__(self) -> str:
         told = "; ".join(map(str, self.attempts)) or (f"refused by {self.refused}" if self.refused else "not sent")

@@ -73,7 +73,7 @@ class Copies:
         assert budget is not None, "copies are taken from a budget"
         with pipeline._lock:
             copy = _copy_of(self._whole)
-            copy.sent_at = now
+            copy.start(now)
             if self._unsent:
                 self._unsent = False
                 hedging.under_way += 1
@@ -192,7 +192,8 @@ def _copy_of(whole: Call) -> Call:
 
 def _hand_over(giver: Call, taker: Call) -> None:
     """Have another call hold what one holds of its attempt."""
-    taker.endpoint, taker.sent_at, taker.seconds = giver.endpoint, giver.sent_at, giver.seconds
+    taker.endpoint, taker.seconds = giver.endpoint, giver.seconds
+    taker.sent_at, taker.until = giver.sent_at, giver.until
     taker.abort, taker.outcome, taker.error = giver.abort, giver.outcome, giver.error
     taker.tally, giver.tally = giver.tally, None
     taker.borrowed, giver.borrowed = giver.borrowed, False

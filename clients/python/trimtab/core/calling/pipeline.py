@@ -141,6 +141,10 @@ class Pipeline:
         call.deadline = deadline
         call.idempotent = idempotent
         call.began = call.sent_at = now
+        attempt = self.attempt_timeout
+        call.until = (
+            deadline if attempt is None or (deadline is not None and deadline - now < attempt) else now + attempt
+        )
         call.seconds = 0.0
         call.endpoint = call.tally = call.circuit = key = None
         call.tried = ()
@@ -189,7 +193,7 @@ class Pipeline:
     def go_on(self, call: Call, now: float) -> None:
         """A call that had to wait has its turn, and is sent now."""
         call.wait = 0.0
-        call.sent_at = now
+        call.start(now)
 
     def answered(self, call: Call, now: float, over: bool = False) -> None:
         """The callee answered as it should, and the answer is the call's.
@@ -261,7 +265,7 @@ class Pipeline:
             call.endpoint = call.outcome = None
             call.error = ""
             call.waiting = False
-            call.sent_at = now
+            call.start(now)
             try:
                 self._choose(call, now)
             except Exception:
