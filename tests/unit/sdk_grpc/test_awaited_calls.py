@@ -248,3 +248,30 @@ async def test_no_task_outlives_the_channel(shop: Shop) -> None:
         await delayed
     assert mesh.in_flight == 0
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_the_status_can_be_asked_for_while_another_awaits_the_answer(shop: Shop) -> None:
+    mesh = AsyncKnownMesh(endpoint_at(shop.port))
+    async with channel(mesh, "orders") as orders:
+        for _ in range(2):
+            call = OrdersStub(orders).Charge(ASKED, timeout=20)
+            answer, code = await asyncio.wait_for(asyncio.gather(call, call.code()), 20)
+            assert (answer.value, code) == ("a 42", grpc.StatusCode.OK)
+    assert mesh.in_flight == 0
+
+
+async def test_a_call_that_ends_when_nobody_waits_any_more_is_counted_all_the_same(shop: Shop) -> None:
+    mesh = AsyncKnownMesh(endpoint_at(shop.port))
+    async with channel(mesh, "orders") as orders:
+        await OrdersStub(orders).Charge(ASKED, timeout=20)
+        for wait in (True, False):
+            call = OrdersStub(orders).Charge(ASKED, timeout=20)
+            waiting = call.__await__()
+            next(waiting)
+            while wait and not call._inner.done():
+                await asyncio.sleep(0.001)
+            waiting.close()
+            while not call.done():
+                await asyncio.sleep(0.001)
+    assert mesh.in_flight == 0
+    assert mesh.service.statistics.read().calls == 3

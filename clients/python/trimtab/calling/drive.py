@@ -138,11 +138,13 @@ def block(work: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("a blocking transport must not await")
 
 
-async def run(pipeline: Pipeline, call: Call, transport: Transport, failure: BaseException | None = None) -> Any:
+async def run(
+    pipeline: Pipeline, call: Call, transport: Transport, failure: BaseException | None = None, answer: Any = None
+) -> Any:
     """Return the answer that the caller gets, good or bad. The call is not ``over``: its body may still be read.
 
-    ``failure``: of the first attempt, when it was made already. Raises what the last attempt raised, or what kept a further
-    one from being made; then the call is over.
+    ``failure``, or ``answer``: of the first attempt, when it was made already. Raises what the last attempt raised, or what
+    kept a further one from being made; then the call is over.
     """
     hedged = pipeline.hedged
     if hedged is not None and failure is None and hedged.holds_for(call):
@@ -152,12 +154,12 @@ async def run(pipeline: Pipeline, call: Call, transport: Transport, failure: Bas
     now = pipeline.now
     send = partial(send_observed, transport) if pipeline.observed else transport.send
     try:
-        if call.wait and failure is None:
+        made = failure is not None or answer is not None
+        if call.wait and not made:
             await transport.sleep(pipeline.clock, call.wait)
             pipeline.go_on(call, now())
         while True:
-            answer = None
-            if failure is None:
+            if not made:
                 try:
                     answer = await send(call)
                 except BaseException as error:
@@ -183,7 +185,8 @@ async def run(pipeline: Pipeline, call: Call, transport: Transport, failure: Bas
                 pipeline.again(call, now())
             except TrimtabError as error:
                 raise error from failure
-            failure = None
+            answer = failure = None
+            made = False
     except BaseException as error:
         error.__dict__["trimtab"] = call
         # Also interrupted or cancelled while it waited: what it held is given back in any case.

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
+from trimtab.calling.context import deadline as inherited
 from trimtab.calling.drive import block, run
 from trimtab.calling.heed import without
 from trimtab.calling.mirror import mirror
 from trimtab.discovery import Callee, has_endpoint
-from trimtab.errors import MeshClosed, NoEndpoints
+from trimtab.errors import MeshClosed, NoEndpoints, TrimtabError
 from trimtab.grpc.copies import AwaitedCopies, CopyFailed
 from trimtab.grpc.failures import AioCallFailed, failure
 from trimtab.grpc.meaning import Status
@@ -39,6 +40,9 @@ class Awaited(Unattended, _aio.Call):  # type: ignore[misc]
     failed = AioCallFailed
     _preparation: asyncio.Task[None] | None = None
     _alarm: asyncio.TimerHandle | None = None
+    _awaited = (
+        False  # somebody awaits the answer, and will say of the attempt how it ended: asking its status costs more
+    )
     _spent: Any = None  # the attempt that had its time: gRPC lets its reader believe that he was cancelled
     _callbacks: list[Callable[[Any], object]] | None = None
 
@@ -108,7 +112,7 @@ class Awaited(Unattended, _aio.Call):  # type: ignore[misc]
 
     def _ended(self, inner: Any) -> None:
         """gRPC says that an attempt is over."""
-        if inner is not self._inner or not self._under_way:
+        if inner is not self._inner or not self._under_way or self._awaited:
             return
         self._under_way = False
         self.release()
@@ -271,6 +275,8 @@ class Awaited(Unattended, _aio.Call):  # type: ignore[misc]
             inner = await self._attempt()
             if inner is not None:
                 await inner.code()
+                # Another one may await the answer: it is for him to say that the call is over.
+                await asyncio.sleep(0)
         return self._inner
 
     def _hear_end(self, inner: Any, error: Exception) -> None:
@@ -299,14 +305,30 @@ class _SingleAnswer(Awaited):
                     continue
                 self._raise()
                 return self._substitute
+            self._awaited = True
             try:
                 answer = yield from inner.__await__()
             except asyncio.CancelledError:
+                self._awaited = False
                 self._cancelled_by_task()
                 raise
+            except GeneratorExit:
+                # Nobody waits any more; what was to be said of the end by who did is said now.
+                self._awaited = False
+                if inner.done():
+                    self._ended(inner)
+                raise
             except Exception as error:
+                self._awaited = False
                 self._hear_end(inner, error)
                 continue
+            self._awaited = False
+            if self._under_way and inner is self._inner:
+                self._under_way = False
+                self.release()
+                pipeline = self.call.pipeline
+                pipeline.answered(self.call, pipeline.now(), True)
+                self._finish()
             if self.call.pipeline.fallbacks is not None:
                 self.method.keep(self, answer)
             return answer
@@ -395,6 +417,45 @@ class _StreamedRequests(Awaited):
 
 class UnaryUnaryCall(_SingleAnswer, _aio.UnaryUnaryCall):  # type: ignore[misc]
     """One request, one answer."""
+
+    def launch(self, channel: AsyncMeshChannel, service: str = "") -> Self:
+        """Begin it, as all are, or by the short way that blocking calls have too."""
+        method = self.method
+        kept = method.kept
+        if kept is None or kept.pipeline.retired:
+            kept = method.keep_pipeline(channel.known(channel.service, channel.namespace))
+        if kept is None or service or self.wait_for_ready or self.priority or self.mirrored:
+            return super().launch(channel, service)
+        self._channel = channel
+        pipeline, callee = kept
+        now, deadline, timeout = pipeline.now(), inherited.get(), self.timeout
+        if timeout is not None and (deadline is None or now + timeout < deadline):
+            deadline = now + timeout
+        self.callee, self.began, self.deadline = callee, now, deadline
+        try:
+            call = self.call = pipeline.begin(now, method.name, deadline)
+        except TrimtabError as error:
+            self._fail(error)
+            return self
+        try:
+            subchannels = self.subchannels
+            assert call.endpoint is not None
+            sub = self.sub = subchannels.acquire(call.endpoint, callee, now)
+            stub = sub.stubs.get(method) or subchannels.stub(sub, method)
+            self._inner = inner = stub(
+                self.request,
+                timeout=None if call.until is None else call.until - now,
+                metadata=self.metadata,
+                credentials=self.credentials,
+                compression=self.compression,
+            )
+        except Exception as error:
+            self.mistaken(error)
+            self._finish(error)
+            raise
+        self._under_way = True
+        inner.add_done_callback(self._ended)
+        return self
 
 
 class UnaryStreamCall(_StreamedAnswer, _aio.UnaryStreamCall):  # type: ignore[misc]

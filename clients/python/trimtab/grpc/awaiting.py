@@ -12,6 +12,7 @@ from trimtab.core.endpoints import Endpoint, ServiceState
 from trimtab.discovery import Callee
 from trimtab.grpc.awaited_calls import StreamStreamCall, StreamUnaryCall, UnaryStreamCall, UnaryUnaryCall
 from trimtab.grpc.blocking import Serializer, is_secure
+from trimtab.grpc.meaning import Entries
 from trimtab.grpc.method import Deserializer, Method, Methods
 from trimtab.grpc.subchannels import OPTIONS, SubChannels
 
@@ -166,9 +167,20 @@ class _Stub:
 class UnaryUnary(_Stub, _aio.UnaryUnaryMultiCallable):  # type: ignore[misc]
     """A method with one request and one answer."""
 
-    def __call__(self, *arguments: Any, **options: Any) -> UnaryUnaryCall:
+    def __call__(
+        self,
+        request: Any,
+        *,
+        timeout: float | None = None,
+        metadata: Entries | None = None,
+        credentials: Any = None,
+        wait_for_ready: bool | None = None,
+        compression: Any = None,
+    ) -> UnaryUnaryCall:
         """Call; the call is to be awaited, and raises grpc.RpcError then."""
-        return UnaryUnaryCall(self._subchannels, self._method, *arguments, **options).launch(self._channel)
+        return UnaryUnaryCall(
+            self._subchannels, self._method, request, timeout, metadata, credentials, wait_for_ready, compression
+        ).launch(self._channel)
 
 
 class UnaryStream(_Stub, _aio.UnaryStreamMultiCallable):  # type: ignore[misc]

@@ -11,6 +11,9 @@ from typing import Any, Protocol
 
 import grpc
 
+from trimtab.calling.context import deadline as inherited
+from trimtab.calling.context import mirrored as serving_a_copy
+from trimtab.calling.context import priority as inherited_priority
 from trimtab.calling.drive import block, run
 from trimtab.calling.heed import without
 from trimtab.core.calling.call import Call
@@ -21,7 +24,7 @@ from trimtab.grpc.alarms import Alarms
 from trimtab.grpc.background import Background, FutureCall, StreamCall
 from trimtab.grpc.copies import BlockingCopies, CopyFailed, mirror_blocking
 from trimtab.grpc.failures import CallFailed, Substituted, failure, refusal
-from trimtab.grpc.meaning import injected, status_of
+from trimtab.grpc.meaning import Entries, injected, status_of
 from trimtab.grpc.method import Deserializer, Method, Methods
 from trimtab.grpc.outgoing import Outgoing
 from trimtab.grpc.subchannels import OPTIONS, SubChannels
@@ -193,11 +196,14 @@ def _begin_later(out: Outgoing, callee: Callee, error: NoEndpoints, waiting: set
     return out.begin(callee)
 
 
-def _complete(out: Outgoing) -> Any:
-    """Make attempts until one succeeds. Raises what the last one failed with, or what kept a further one from being made."""
+def _complete(out: Outgoing, first: BaseException | None = None) -> Any:
+    """Make attempts until one succeeds. Raises what the last one failed with, or what kept a further one from being made.
+
+    ``first``: what the first one failed with, when it was made already.
+    """
     call = out.call
     pipeline, now = call.pipeline, call.began
-    if call.wait:
+    if call.wait and first is None:
         _sleep(call, call.wait)
         now = pipeline.now()
         pipeline.go_on(call, now)
@@ -206,6 +212,8 @@ def _complete(out: Outgoing) -> Any:
         if pipeline.observed:
             out.sending()
         try:
+            if first is not None:
+                raise first
             if call.abort is None:
                 answer = out.start(now, call.timeout(now))
                 pipeline.answered(call, pipeline.now(), True)
@@ -233,6 +241,7 @@ def _complete(out: Outgoing) -> Any:
             pipeline.over(call, now)
             error.__dict__["trimtab"] = call
             raise error from failed
+        first = None
 
 
 def _complete_hearing(out: Outgoing) -> Any:
@@ -326,6 +335,51 @@ class _SingleAnswer(_Stub):
 
 class UnaryUnary(_SingleAnswer, _grpc.UnaryUnaryMultiCallable):  # type: ignore[misc]
     """A method with one request and one answer."""
+
+    def __call__(
+        self,
+        request: Any,
+        timeout: float | None = None,
+        metadata: Entries | None = None,
+        credentials: Any = None,
+        wait_for_ready: bool | None = None,
+        compression: Any = None,
+    ) -> Any:
+        """Call, and return the answer. Raises grpc.RpcError."""
+        channel, method = self._channel, self._method
+        kept = method.kept
+        if kept is None or kept.pipeline.retired:
+            kept = method.keep_pipeline(channel.own())
+        if kept is None or wait_for_ready or inherited_priority.get() or serving_a_copy.get():
+            return super().__call__(request, timeout, metadata, credentials, wait_for_ready, compression)
+        # The short way, as that of guards: what is rarely needed costs a call nothing.
+        pipeline, callee = kept
+        now, deadline = pipeline.now(), inherited.get()
+        if timeout is not None and (deadline is None or now + timeout < deadline):
+            deadline = now + timeout
+        try:
+            call = pipeline.begin(now, method.name, deadline)
+        except TrimtabError as error:
+            raise refusal(error, CallFailed) from None
+        sub, subchannels = None, channel.subchannels
+        try:
+            assert call.endpoint is not None
+            sub = subchannels.acquire(call.endpoint, callee, now)
+            stub = sub.stubs.get(method) or subchannels.stub(sub, method)
+            left = None if call.until is None else call.until - now
+            answer = stub(request, left, metadata, credentials, None, compression)
+        except BaseException as error:
+            failed = error
+        else:
+            pipeline.answered(call, pipeline.now(), True)
+            subchannels.release(sub)
+            return answer
+        out = Outgoing(subchannels, method, request, timeout, metadata, credentials, wait_for_ready, compression)
+        out.began, out.deadline, out.callee, out.call, out.sub = now, deadline, callee, call, sub
+        try:
+            return _complete(out, failed)
+        except TrimtabError as error:
+            raise refusal(error, CallFailed) from error.__cause__
 
 
 class StreamUnary(_SingleAnswer, _grpc.StreamUnaryMultiCallable):  # type: ignore[misc]

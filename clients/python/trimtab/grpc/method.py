@@ -43,6 +43,13 @@ class Instead(NamedTuple):
     value: Any = None
 
 
+class Kept(NamedTuple):
+    """What calls of a method go through, from call to call."""
+
+    pipeline: Pipeline
+    callee: Callee
+
+
 class Method:
     """One method. ``kind`` is that of its stubs, as ``unary_stream``; ``registered`` is the newer stubs' own option.
 
@@ -53,6 +60,7 @@ class Method:
         "_idempotent",
         "_told_apart",
         "deserialize",
+        "kept",
         "kind",
         "lasting",
         "name",
@@ -73,6 +81,7 @@ class Method:
         told_apart: bool = True,
     ) -> None:
         self.kind = kind
+        self.kept: Kept | None = None
         self._told_apart = told_apart
         self.path = path
         self.name = path.removeprefix("/")
@@ -96,6 +105,15 @@ class Method:
     def pipeline(self, callee: Callee, metadata: Entries | None) -> Pipeline:
         """What a call goes through."""
         return callee.pipeline(self.name, self.path, headers(metadata))
+
+    def keep_pipeline(self, callee: Callee | None) -> Kept | None:
+        """Keep what calls to the channel's own service go through, if that is ready, plain, and says of no priority."""
+        self.kept = None
+        if callee is not None:
+            pipeline = callee.pipelines.get(self.name)
+            if pipeline is not None and pipeline.plain and not pipeline.priority:
+                self.kept = Kept(pipeline, callee)
+        return self.kept
 
     def repeatable(self, pipeline: Pipeline, metadata: Entries | None) -> bool:
         """Whether what the policy says of trying again holds for a call.

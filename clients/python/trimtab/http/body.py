@@ -19,6 +19,8 @@ class Reading:
     ``release`` is called with the call then, to give back what it held.
     """
 
+    keeps = False
+
     def __init__(self, call: Call, release: Callable[[Call], None] = nothing) -> None:
         self._call = call
         self._ends = [release]  # taken out by whoever ends the call: popping is done by one only
@@ -37,13 +39,10 @@ class Reading:
     def broke(self, error: Exception) -> None:
         """The answer broke while it was read: the call failed, and its error says where."""
         name_endpoint(error, self._call)
-        self._end(broke=True)
+        self.end(broke=True)
 
-    def end(self) -> None:
+    def end(self, *, broke: bool = False) -> None:
         """Nobody reads any more. Saying it twice is saying it once."""
-        self._end(broke=False)
-
-    def _end(self, *, broke: bool) -> None:
         try:
             release = self._ends.pop()
         except IndexError:
@@ -56,6 +55,8 @@ class Reading:
 
 class Keeping(Reading):
     """One whose body is kept: ``keep`` is given all of it at its end, unless it is larger than ``largest`` bytes."""
+
+    keeps = True
 
     def __init__(
         self, call: Call, release: Callable[[Call], None], keep: Callable[[bytes], None], largest: int
@@ -91,14 +92,18 @@ class Body:
         self._reading = reading
 
     def __iter__(self) -> Iterator[bytes]:
+        reading = self._reading
+        keeps = reading.keeps
         try:
             for chunk in self._body:
-                self._reading.read(chunk)
+                if keeps:
+                    reading.read(chunk)
                 yield chunk
         except Exception as error:
-            self._reading.broke(error)
+            reading.broke(error)
             raise
-        self._reading.finished()
+        if keeps:
+            reading.finished()
 
     def close(self) -> None:
         """Close the library's stream and end the call."""
@@ -116,14 +121,18 @@ class AsyncBody:
         self._reading = reading
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        reading = self._reading
+        keeps = reading.keeps
         try:
             async for chunk in self._body:
-                self._reading.read(chunk)
+                if keeps:
+                    reading.read(chunk)
                 yield chunk
         except Exception as error:
-            self._reading.broke(error)
+            reading.broke(error)
             raise
-        self._reading.finished()
+        if keeps:
+            reading.finished()
 
     async def aclose(self) -> None:
         """Close the library's stream and end the call."""

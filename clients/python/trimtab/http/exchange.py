@@ -19,7 +19,7 @@ from trimtab.core.calling.pipeline import Pipeline
 from trimtab.core.clock import Clock
 from trimtab.core.crew import Crew
 from trimtab.core.orca import LOAD_HEADER, LoadReport
-from trimtab.core.retrying.conditions import IDEMPOTENT_METHODS, Outcome, idempotent
+from trimtab.core.retrying.conditions import IDEMPOTENT_METHODS, OK, Outcome, idempotent
 from trimtab.errors import DeadlineExceeded, MeshClosed, NoEndpoints, Rejected, RetriesExhausted
 from trimtab.http.keeping import identity, worth_keeping
 from trimtab.http.meaning import TIMEOUT, adopt, exhausted, name_endpoint, too_late
@@ -164,24 +164,39 @@ Find = Callable[[Target], Awaitable[Any]]
 
 
 async def through(
-    exchange: Exchange, target: Target, find: Find, callee: Any = None, *, instead_of: Pipeline | None = None
+    exchange: Exchange,
+    target: Target,
+    find: Find,
+    pipeline: Pipeline | None = None,
+    *,
+    instead_of: Pipeline | None = None,
 ) -> Any:
     """Return the answer of ``target``, or what its policy has instead. ``find`` returns a service as calls see it.
 
-    ``callee``: what ``find`` would return of ``target``, where that is at hand.
-
-    ``instead_of``: what a call went through that failed, and whose policy names ``target`` as its fallback.
-    Raises what the library raises for a single attempt, RetriesExhausted for several, and what refuses the call.
+    ``pipeline``: what the call goes through, where that is known. ``instead_of``: what a call went through that failed, and
+    whose policy names ``target`` as its fallback. Raises what the library raises for a single attempt, RetriesExhausted for
+    several, and what refuses the call.
     """
-    if callee is None:
-        callee = await find(target)
-    method = exchange.method
-    pipeline = callee.pipelines.get(method) or callee.pipeline(method, *exchange.facts())
+    if pipeline is None:
+        callee, method = await find(target), exchange.method
+        pipeline = callee.pipelines.get(method) or callee.pipeline(method, *exchange.facts())
+    answer = failure = None
     try:
         call = exchange.begin(pipeline)
-        if pipeline.mirroring is not None and instead_of is None and exchange.repeatable:
+        if pipeline.plain:
+            # The short way, as that of guards: what is rarely needed costs a call nothing.
+            try:
+                answer = await exchange.send(call)
+            except BaseException as error:
+                failure = error
+            else:
+                if exchange.judge(answer) is OK and instead_of is None:
+                    pipeline.answered(call, pipeline.now())
+                    exchange.answered(answer, call)
+                    return answer
+        elif pipeline.mirroring is not None and instead_of is None and exchange.repeatable:
             mirror(pipeline.mirroring, pipeline.crew, exchange, partial(_copy, exchange, target, find))
-        answer = await run(pipeline, call, exchange)
+        answer = await run(pipeline, call, exchange, failure, answer)
     except MeshClosed:
         raise
     except Exception as error:

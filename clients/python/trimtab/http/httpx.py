@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, overload
 from trimtab.calling.drive import Awaiting, Blocking, block
 from trimtab.core.calling.call import Call
 from trimtab.core.calling.fallbacks import Fallbacks
-from trimtab.core.clock import Clock
+from trimtab.core.calling.pipeline import Pipeline
 from trimtab.core.retrying.conditions import Outcome
 from trimtab.errors import DeadlineExceeded, MeshClosed, NoEndpoints, TrimtabError
 from trimtab.http.body import AsyncBody, Body, Keeping, Reading
@@ -45,6 +45,7 @@ KEEPALIVE_EXPIRY = 1.5
 
 _PHASES = ("connect", "read", "write", "pool")
 _NO_TIMEOUTS: dict[str, float | None] = {}
+_LIMIT = 1024  # services and methods are few; whoever makes them up must not fill the memory
 POOL_OPTIONS = frozenset({"verify", "cert", "http1", "http2", "limits"})
 
 
@@ -117,6 +118,16 @@ class _WireRequest(NamedTuple):
     extensions: Any
 
 
+class Kept(NamedTuple):
+    """What requests of one method to one service go through, from request to request."""
+
+    target: Target
+    pipeline: Pipeline | None
+
+
+_NONE_KEPT = Kept(Target(""), None)
+
+
 class _Shape:
     """What both transports share: everything but how their library sends, closes and waits."""
 
@@ -130,6 +141,19 @@ class _Shape:
         self.pools: Pools[Any] = Pools(make_pool, scheme)
         self.stream = stream
         self.scheme = scheme
+        self.kept: dict[tuple[bytes, str], Kept] = {}
+
+    def pipeline(self, request: Any, target: Target, callee: Any) -> Pipeline | None:
+        """What a request goes through, None where nobody knows yet. Kept where that is found by service and method alone."""
+        if callee is None:
+            return None
+        pipeline: Pipeline | None = callee.pipelines.get(request.method)
+        if pipeline is None:
+            return callee.pipeline(request.method, request.url.path, request.headers)  # type: ignore[no-any-return]
+        if len(self.kept) >= _LIMIT:
+            self.kept.clear()
+        self.kept[request.url.netloc, request.method] = Kept(target, pipeline)
+        return pipeline
 
     def target(self, request: Any) -> Target:
         """The service that a request is for. Raises UnsupportedProtocol."""
@@ -182,21 +206,21 @@ class HttpxExchange(Exchange):
         """Send it to the call's endpoint."""
         shape, endpoint = self.shape, call.endpoint
         assert endpoint is not None
-        now = call.pipeline.now()
-        timeout = call.timeout(now)
+        now, until = call.sent_at, call.until
+        timeout = None if until is None else until - now
         if timeout is not None and timeout <= 0:
             raise DeadlineExceeded(too_late(call, now))
         slot = shape.pools.acquire(endpoint, now)
         try:
             if call.abort is not None:
                 return self._injected(call.abort)
-            return await self.handle(slot.pool, self._to_wire(call, slot, timeout), timeout, call.pipeline.clock)
+            return await self.handle(slot.pool, self._to_wire(call, slot, timeout), call)
         except BaseException:
             shape.pools.release(endpoint)
             raise
 
-    async def handle(self, pool: Any, request: _WireRequest, timeout: float | None, clock: Clock) -> Any:
-        """Send a request on a pool of connections, within ``timeout`` seconds where that can be done."""
+    async def handle(self, pool: Any, request: _WireRequest, call: Call) -> Any:
+        """Send a request on a pool of connections, in the time that the attempt has where that can be done."""
         raise NotImplementedError
 
     def judge(self, answer: Any) -> Outcome:
@@ -263,7 +287,7 @@ class HttpxExchange(Exchange):
     def _to_wire(self, call: Call, slot: Slot[Any], timeout: float | None) -> _WireRequest:
         """The same request, to the endpoint; the headers stay, and with them the Host of the mesh URL."""
         request = self.request
-        raw, told = [*request.headers.raw], onward(call, timeout)
+        raw, told = request.headers.raw, onward(call, timeout)
         if call.dispatch is not None:
             own = {name.lower().encode("ascii") for name, _ in told}
             raw = [(name, value) for name, value in raw if name.lower() not in own]
@@ -296,7 +320,7 @@ class HttpxExchange(Exchange):
 
 
 class _BlockingExchange(Blocking, HttpxExchange):
-    async def handle(self, pool: Any, request: _WireRequest, timeout: float | None, clock: Clock) -> Any:
+    async def handle(self, pool: Any, request: _WireRequest, call: Call) -> Any:
         """The library's own timeouts, shortened, have to do."""
         return pool.handle_request(request)
 
@@ -309,15 +333,17 @@ class _BlockingExchange(Blocking, HttpxExchange):
 
 
 class _AwaitedExchange(Awaiting, HttpxExchange):
-    async def handle(self, pool: Any, request: _WireRequest, timeout: float | None, clock: Clock) -> Any:
+    async def handle(self, pool: Any, request: _WireRequest, call: Call) -> Any:
         """Whatever the library does, it is over in time."""
-        if timeout is None:
+        until = call.until
+        if until is None:
             return await pool.handle_async_request(request)
         try:
-            with clock.deadline(clock.now() + timeout):
+            with call.pipeline.clock.deadline(until):
                 return await pool.handle_async_request(request)
         except TimeoutError as error:
-            raise self.shape.module.ReadTimeout(f"no answer within {timeout:.3g} s", request=self.request) from error
+            told = f"no answer within {until - call.sent_at:.3g} s"
+            raise self.shape.module.ReadTimeout(told, request=self.request) from error
 
     async def discard(self, answer: Any, call: Call) -> None:
         """Give its connection back."""
@@ -332,12 +358,15 @@ class MeshTransport(_Shape):
 
     def handle_request(self, request: Any) -> Any:
         """One call. Raises what the library raises; errors of the mesh are errors of the library, too."""
-        target = self.target(request)
         # Before there is an answer, which would be lost if this came to no good end.
         while self.pools.given_up:
             self.pools.given_up.pop().close()
+        target, pipeline = self.kept.get((request.url.netloc, request.method), _NONE_KEPT)
+        if pipeline is None or pipeline.retired:
+            target = self.target(request)
+            pipeline = self.pipeline(request, target, self.mesh.callee(*target))
         try:
-            return block(through(_BlockingExchange(self, request), target, self.find, self.mesh.callee(*target)))
+            return block(through(_BlockingExchange(self, request), target, self.find, pipeline))
         except TrimtabError as error:
             raise self.told(error, request) from error.__cause__
 
@@ -364,13 +393,15 @@ class AsyncMeshTransport(_Shape):
 
     async def handle_async_request(self, request: Any) -> Any:
         """One call. Raises what the library raises; errors of the mesh are errors of the library, too."""
-        target = self.target(request)
         # Before there is an answer, which would be lost if this came to no good end.
         while self.pools.given_up:
             await self.pools.given_up.pop().aclose()
-        known = self.mesh.known(*target)
+        target, pipeline = self.kept.get((request.url.netloc, request.method), _NONE_KEPT)
+        if pipeline is None or pipeline.retired:
+            target = self.target(request)
+            pipeline = self.pipeline(request, target, self.mesh.known(*target))
         try:
-            return await through(_AwaitedExchange(self, request), target, self.find, known)
+            return await through(_AwaitedExchange(self, request), target, self.find, pipeline)
         except TrimtabError as error:
             raise self.told(error, request) from error.__cause__
 

@@ -51,7 +51,7 @@ class Pools(Generic[T]):
 
     def acquire(self, endpoint: Endpoint, now: float) -> Slot[T]:
         """The pool of ``endpoint``; balance it by one ``release``."""
-        key = _key(endpoint)
+        key = (endpoint.address, endpoint.port, endpoint.metadata.get("scheme"))
         with self._lock:
             if now >= self._sweep_at:
                 self._sweep(now)
@@ -66,7 +66,7 @@ class Pools(Generic[T]):
     def release(self, endpoint: Endpoint) -> None:
         """The call that acquired the pool of ``endpoint`` is over."""
         with self._lock:
-            slot = self._slots.get(_key(endpoint))
+            slot = self._slots.get((endpoint.address, endpoint.port, endpoint.metadata.get("scheme")))
             if slot is not None and slot.in_use > 0:
                 slot.in_use -= 1
 
@@ -93,8 +93,3 @@ class Pools(Generic[T]):
     def after_fork_in_child(self) -> None:
         """Speak on none of the parent's connections, and drop them without a word on the wire."""
         self._lock, self._slots, self.given_up = threading.RLock(), {}, []
-
-
-def _key(endpoint: Endpoint) -> Hashable:
-    """What makes two endpoints the same to a pool."""
-    return endpoint.address, endpoint.port, endpoint.metadata.get("scheme")
