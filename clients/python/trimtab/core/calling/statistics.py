@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from math import frexp, inf, ldexp
 from typing import NamedTuple
 
 from trimtab.core.retrying.conditions import Outcome
 
 # Latencies are counted by powers of two, from 122 µs to 32 s.
-BOUNDS = tuple(2.0**exponent for exponent in range(-13, 6))
-_TOGETHER = 256  # latencies that are counted at a time
+_LEAST = -13
+BOUNDS = tuple(2.0**exponent for exponent in range(_LEAST, 6))
+_SLOTS = len(BOUNDS)
 
 
 class Counters(NamedTuple):
@@ -35,36 +36,41 @@ class Statistics:
     """Counters of one service, all growing only. Kept by the service's lock."""
 
     __slots__ = (
-        "_latencies", "_recent", "_seconds", "cancelled", "ejections", "extra", "failures", "fallbacks", "refusals",
-        "transitions",
+        "_above", "_here", "_latencies", "_seconds", "_slot", "_up_to", "cancelled", "ejections", "extra", "failures",
+        "fallbacks", "refusals", "transitions",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.extra = self.failures = self.cancelled = self.fallbacks = self.ejections = 0
         self.refusals: dict[str, int] = {}
         self.transitions: dict[str, int] = {}
-        # Not counted yet: to find the place of each when it comes costs many times as much where memory is cold.
-        self._recent: list[float] = []
-        self._latencies = [0] * (len(BOUNDS) + 1)
         self._seconds = 0.0
+        self._latencies = [0] * (len(BOUNDS) + 1)
+        # The slot of the newest call, which has most often the next one, too, and calls that it does not know of yet.
+        self._slot = self._here = 0
+        self._above, self._up_to = -1.0, BOUNDS[0]
 
     def record(self, seconds: float) -> None:
         """A call was answered, or failed, ``seconds`` after it began. ``extra`` attempts are counted by who makes them."""
-        recent = self._recent
-        recent.append(seconds)
-        if len(recent) >= _TOGETHER:
-            self._count()
+        self._seconds += seconds
+        if self._above < seconds <= self._up_to:
+            self._here += 1
+        else:
+            self._record_elsewhere(seconds)
 
-    def _count(self) -> None:
-        recent, latencies, counted = self._recent, self._latencies, 0
-        recent.sort()
-        for slot, bound in enumerate(BOUNDS):
-            up_to = bisect_right(recent, bound, counted)
-            latencies[slot] += up_to - counted
-            counted = up_to
-        latencies[-1] += len(recent) - counted
-        self._seconds += sum(recent)
-        recent.clear()
+    def _record_elsewhere(self, seconds: float) -> None:
+        self._latencies[self._slot] += self._here
+        # The slot is the exponent: comparing with one bound after another would fetch them all.
+        mantissa, exponent = frexp(seconds)
+        if mantissa == 0.5:
+            exponent -= 1
+        slot = exponent - _LEAST if seconds > BOUNDS[0] else 0
+        if slot < _SLOTS:
+            self._up_to = ldexp(1.0, slot + _LEAST)
+            self._above = self._up_to / 2 if slot else -1.0
+        else:
+            slot, self._above, self._up_to = _SLOTS, BOUNDS[-1], inf
+        self._slot, self._here = slot, 1
 
     def ended(self, outcome: Outcome, seconds: float) -> None:
         """A call ended, one way or another. How long a cancelled one would have taken nobody knows."""
@@ -84,7 +90,8 @@ class Statistics:
 
     def read(self) -> Counters:
         """Return everything counted so far."""
-        self._count()
+        self._latencies[self._slot] += self._here
+        self._here = 0
         calls = sum(self._latencies) + self.cancelled
         return Counters(
             calls,
