@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from textwrap import indent
@@ -186,3 +187,18 @@ def origin() -> Iterator[int]:
         server.shutdown()
         server.server_close()
         thread.join(5)
+
+
+def in_child(ask: Callable[[], int]) -> int:
+    """What a forked child finds."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writer, str(ask()).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writer)
+    with os.fdopen(reader) as answer:
+        return int(answer.read())

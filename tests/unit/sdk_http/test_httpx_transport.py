@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,7 +15,7 @@ from trimtab.errors import NoEndpoints
 from trimtab.http.httpx import async_client, async_transport, client, transport
 from trimtab.http.pools import IDLE
 
-from tests.unit.sdk_http.known_mesh import AsyncKnownMesh, KnownMesh, endpoint_at, origin, refusing_endpoint
+from tests.unit.sdk_http.known_mesh import AsyncKnownMesh, KnownMesh, endpoint_at, in_child, origin, refusing_endpoint
 
 LIBRARIES: dict[str, Any] = {"httpx": httpx, "httpx2": httpx2}
 SPARE = "default: {retry: off, fallback: {service: spare}}"
@@ -344,15 +343,5 @@ def test_a_forked_child_uses_connections_of_its_own(port: int) -> None:
     mounted = transport(KnownMesh(endpoint_at(port)))
     with httpx.Client(mounts={"mesh://": mounted}) as http:
         parents = http.get("mesh://orders/").json()["client"]
-        reader, writer = os.pipe()
-        child = os.fork()
-        if child == 0:
-            try:
-                os.write(writer, str(http.get("mesh://orders/").json()["client"]).encode())
-            finally:
-                os._exit(0)
-        os.waitpid(child, 0)
-        os.close(writer)
-        with os.fdopen(reader) as answer:
-            assert int(answer.read()) != parents
+        assert in_child(lambda: http.get("mesh://orders/").json()["client"]) != parents
         assert http.get("mesh://orders/").json()["client"] == parents

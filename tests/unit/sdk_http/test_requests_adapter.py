@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +12,7 @@ from trimtab.errors import NoEndpoints
 from trimtab.http.requests import adapter
 from urllib3 import Timeout
 
-from tests.unit.sdk_http.known_mesh import KnownMesh, endpoint_at, origin, refusing_endpoint
+from tests.unit.sdk_http.known_mesh import KnownMesh, endpoint_at, in_child, origin, refusing_endpoint
 
 
 @pytest.fixture(scope="module")
@@ -139,17 +138,7 @@ def test_another_service_is_not_asked_with_a_body_that_was_sent_already(port: in
 def test_a_forked_child_uses_connections_of_its_own(port: int) -> None:
     with session_on(KnownMesh(endpoint_at(port))) as session:
         parents = session.get("mesh://orders/").json()["client"]
-        reader, writer = os.pipe()
-        child = os.fork()
-        if child == 0:
-            try:
-                os.write(writer, str(session.get("mesh://orders/").json()["client"]).encode())
-            finally:
-                os._exit(0)
-        os.waitpid(child, 0)
-        os.close(writer)
-        with os.fdopen(reader) as answer:
-            assert int(answer.read()) != parents
+        assert in_child(lambda: session.get("mesh://orders/").json()["client"]) != parents
         assert session.get("mesh://orders/").json()["client"] == parents
 
 

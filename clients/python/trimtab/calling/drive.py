@@ -30,7 +30,7 @@ class Transport(Protocol):
     """One call by the means of one library."""
 
     async def send(self, call: Call) -> Any:
-        """Send the request to ``call.endpoint``, within ``call.timeout``. Returns the answer; raises what the library raises."""
+        """Send the request to ``call.endpoint``, until ``call.until``. Returns the answer; raises what the library raises."""
         ...
 
     def judge(self, answer: Any) -> Outcome:
