@@ -7,7 +7,7 @@ import contextlib
 import random
 import threading
 
-from trimtab.calling.context import MIRRORED_HEADER, deadline, mirrored
+from trimtab.calling.context import MIRRORED_HEADER, Marks, deadline, marks
 from trimtab.core.calling.mirroring import LIMIT, Mirroring
 from trimtab.errors import RateLimited
 from trimtab.policy.sections import Mirror
@@ -84,7 +84,7 @@ async def test_nothing_is_copied_that_is_called_while_a_copy_is_served(fake_asyn
         return 200
 
     fake_async_mesh.respond("orders", note)
-    token = mirrored.set(True)
+    token = marks.set(Marks(mirrored=True))
     try:
         async with fake_async_mesh.http_client() as http, fake_async_mesh.aiohttp_session() as session:
             await http.get("mesh://orders/")
@@ -92,7 +92,7 @@ async def test_nothing_is_copied_that_is_called_while_a_copy_is_served(fake_asyn
                 pass
             await fake_async_mesh.clock.pause(1)
     finally:
-        mirrored.reset(token)
+        marks.reset(token)
     assert not fake_async_mesh.calls("shadow")
     assert [request.headers[MIRRORED_HEADER] for request in seen] == ["1", "1"], "and they say so to whom they call"
 

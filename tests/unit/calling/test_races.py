@@ -144,7 +144,7 @@ class TestAwaited:
             with pytest.raises(asyncio.CancelledError):
                 await asking
             (transport,) = [mounted for mounted in http._mounts.values() if hasattr(mounted, "pools")]
-            assert [slot.in_use for slot in transport.pools._slots.values()] == [0]
+            assert [slot.in_use for slot in transport.pools._slots.values()] == [False]
         (call,) = fake_async_mesh.calls("orders")
         assert errors(call) == ["503"]
         assert fake_async_mesh.in_flight == (0, 0)

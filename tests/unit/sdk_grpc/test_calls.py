@@ -6,7 +6,7 @@ import asyncio
 
 import grpc
 import pytest
-from trimtab.calling.context import priority, within
+from trimtab.calling.context import Marks, marks, within
 from trimtab.errors import (
     CircuitOpen,
     DeadlineExceeded,
@@ -294,12 +294,12 @@ async def test_a_stream_that_began_in_time_may_go_on(caller: Caller, shop: Shop)
 
 async def test_the_priority_of_the_call_being_served_is_handed_on(caller: Caller, shop: Shop) -> None:
     async with caller.stub(caller.mesh(endpoint_at(shop.port))) as stub:
-        token = priority.set("low")
+        token = marks.set(Marks("low"))
         try:
             await caller.charge(stub, "42")
             await caller.charge(stub, "42", metadata=(("trimtab-priority", "high"),))
         finally:
-            priority.reset(token)
+            marks.reset(token)
     async with caller.stub(caller.mesh(endpoint_at(shop.port), policy="default: {priority: critical}")) as stub:
         await caller.charge(stub, "42")
     assert [seen.metadata["trimtab-priority"] for seen in shop.seen] == ["low", "high", "critical"]

@@ -8,10 +8,12 @@ import sys
 import threading
 
 import pytest
-from trimtab.core.endpoints import Endpoint
+from trimtab.calling.in_use import IDLE
+from trimtab.core.endpoints import Endpoint, Tally
+from trimtab.discovery import Callee
 from trimtab.grpc.alarms import Alarms
 from trimtab.grpc.method import Method
-from trimtab.grpc.subchannels import IDLE, SubChannels
+from trimtab.grpc.subchannels import SubChannel, SubChannels
 
 from tests.unit.sdk_http.known_mesh import KnownMesh, endpoint_at
 
@@ -28,31 +30,39 @@ class Channels:
         self.made.append(endpoint.target)
         return endpoint.target
 
+    def to(self, endpoint: Endpoint, callee: Callee, now: float, *, in_flight: bool = False) -> SubChannel[str]:
+        """A call is sent there, and over at once or ``in_flight``."""
+        tally = Tally()
+        tally.in_flight = int(in_flight)
+        return self.all.to(endpoint, tally, callee, now)
+
 
 A, B = endpoint_at(1, "a"), endpoint_at(2, "b")
 
 
 def test_a_channel_is_made_once_for_each_address() -> None:
     channels, callee = Channels(), KnownMesh(A, B).service
-    first = channels.all.acquire(A, callee, 0.0)
-    assert channels.all.acquire(A, callee, 0.0) is first
-    assert channels.all.acquire(B, callee, 0.0) is not first
-    assert channels.all.acquire(endpoint_at(1, "a", scheme="https"), callee, 0.0) is not first
+    first = channels.to(A, callee, 0.0)
+    assert channels.to(A, callee, 0.0) is first
+    assert channels.to(B, callee, 0.0) is not first
+    assert channels.to(endpoint_at(1, "a", scheme="https"), callee, 0.0) is not first
     assert channels.made == ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:1"]
 
 
 def test_a_channel_that_was_not_used_for_a_minute_is_closed() -> None:
     channels, callee = Channels(), KnownMesh(A, B).service
-    channels.all.release(channels.all.acquire(A, callee, 0.0))
-    busy = channels.all.acquire(B, callee, 0.0)
+    channels.to(A, callee, 0.0)
+    busy = Tally()
+    busy.in_flight = 1
+    channels.all.to(B, busy, callee, 0.0)
     channels.all.sweep(IDLE)
     assert channels.closed == []
     channels.all.sweep(IDLE + 1)
     assert channels.closed == ["127.0.0.1:1"]
-    channels.all.release(busy)
+    busy.in_flight = 0
     # Calls look for themselves, every ten seconds.
-    channels.all.acquire(A, callee, IDLE + 2)
-    channels.all.acquire(A, callee, IDLE + 12)
+    channels.to(A, callee, IDLE + 2)
+    channels.to(A, callee, IDLE + 12)
     assert channels.closed == ["127.0.0.1:1", "127.0.0.1:2"]
 
 
@@ -60,7 +70,7 @@ def test_a_channel_to_an_endpoint_that_is_gone_or_moved_is_closed() -> None:
     mesh = KnownMesh(A, B)
     channels = Channels()
     for endpoint in (A, B):
-        channels.all.release(channels.all.acquire(endpoint, mesh.service, 0.0))
+        channels.to(endpoint, mesh.service, 0.0)
     mesh.service.swap(KnownMesh(endpoint_at(3, "b")).service.state)
     channels.all.sweep(1.0)
     assert sorted(channels.closed) == ["127.0.0.1:1", "127.0.0.1:2"]
@@ -69,7 +79,7 @@ def test_a_channel_to_an_endpoint_that_is_gone_or_moved_is_closed() -> None:
 
 def test_a_channel_in_use_stays_although_its_endpoint_is_gone() -> None:
     mesh, channels = KnownMesh(A), Channels()
-    channels.all.acquire(A, mesh.service, 0.0)
+    channels.to(A, mesh.service, 0.0, in_flight=True)
     mesh.service.swap(KnownMesh().service.state)
     channels.all.sweep(1.0)
     assert channels.closed == []
@@ -95,23 +105,23 @@ def test_a_newer_stub_works_with_a_release_of_grpc_that_knows_nothing_of_registe
 
 def test_no_channel_is_made_after_the_end() -> None:
     channels, callee = Channels(), KnownMesh(A).service
-    channels.all.acquire(A, callee, 0.0)
+    channels.to(A, callee, 0.0)
     assert channels.all.drain() == ["127.0.0.1:1"]
     with pytest.raises(ValueError, match="closed"):
-        channels.all.acquire(A, callee, 0.0)
+        channels.to(A, callee, 0.0)
 
 
 def test_grpc_is_still_while_the_process_forks_and_the_child_makes_channels_of_its_own() -> None:
     channels, callee = Channels(), KnownMesh(A, B).service
-    channels.all.release(channels.all.acquire(A, callee, 0.0))
-    busy = channels.all.acquire(B, callee, 0.0)
+    channels.to(A, callee, 0.0)
+    busy = channels.to(B, callee, 0.0, in_flight=True)
     assert channels.all.before_fork()
     assert channels.closed == ["127.0.0.1:1"]
     assert not channels.all.before_fork()
     channels.all.after_fork_in_parent()
-    assert channels.all.acquire(B, callee, 0.0) is busy
+    assert channels.to(B, callee, 0.0) is busy
     channels.all.after_fork_in_child()
-    assert channels.all.acquire(B, callee, 0.0) is not busy
+    assert channels.to(B, callee, 0.0) is not busy
     # Not even closed: that would speak on the parent's connection.
     assert channels.closed == ["127.0.0.1:1"]
     assert not Channels(quiet=False).all.before_fork()

@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
-from trimtab.calling.context import priority
+from trimtab.calling.context import Marks, marks
 from trimtab.errors import NoEndpoints
 
 from tests.unit.sdk_grpc.shop import (
@@ -125,10 +125,10 @@ async def test_another_service_has_a_time_of_its_own(caller: Caller, shop: Shop,
 async def test_another_service_is_told_how_important_the_call_is(caller: Caller, shop: Shop) -> None:
     policy = "default: {retry: off, fallback: {service: spare}}"
     shop.failing = 1
-    token = priority.set("low")
+    token = marks.set(Marks("low"))
     try:
         async with caller.stub(caller.mesh(endpoint_at(shop.port), policy=policy)) as stub:
             await caller.result(caller.begin(stub, "42"))
     finally:
-        priority.reset(token)
+        marks.reset(token)
     assert [seen.metadata["trimtab-priority"] for seen in shop.seen] == ["low", "low"]

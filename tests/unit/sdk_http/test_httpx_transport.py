@@ -11,9 +11,10 @@ from typing import Any
 import httpx
 import httpx2
 import pytest
+from trimtab.calling.in_use import IDLE
+from trimtab.core.endpoints import Tally
 from trimtab.errors import NoEndpoints
 from trimtab.http.httpx import async_client, async_transport, client, transport
-from trimtab.http.pools import IDLE
 
 from tests.unit.sdk_http.known_mesh import AsyncKnownMesh, KnownMesh, endpoint_at, in_child, origin, refusing_endpoint
 
@@ -310,7 +311,7 @@ async def test_a_call_that_is_cancelled_while_a_bad_answer_is_closed_holds_nothi
             await call
         assert mesh.in_flight == 0
         now = mesh.service.pipeline("GET").now()
-        mounted.pools.acquire(endpoint_at(2), now + 2 * IDLE)
+        mounted.pools.of(endpoint_at(2), Tally(), now + 2 * IDLE)
         assert mounted.pools.given_up == [stuck]
         mounted.pools.given_up.clear()
         mounted.pools.drain()

@@ -26,8 +26,8 @@ class Shop:
         self.served: list[str] = []
 
     def told(self) -> bytes:
-        told: dict[str, Any] = {"left": context.remaining(), "priority": context.priority.get()}
-        if context.mirrored.get():
+        told: dict[str, Any] = {"left": context.remaining(), "priority": context.marks.get().priority}
+        if context.marks.get().mirrored:
             told["mirrored"] = True
         return json.dumps(told).encode()
 

@@ -32,8 +32,8 @@ TELL = "/shop.Orders/Tell"
 
 def told() -> bytes:
     left = calling.remaining()
-    copy = "copy " if calling.mirrored.get() else ""
-    return f"{copy}{'-' if left is None else round(left, 3)} {calling.priority.get() or '-'}".encode()
+    copy = "copy " if calling.marks.get().mirrored else ""
+    return f"{copy}{'-' if left is None else round(left, 3)} {calling.marks.get().priority or '-'}".encode()
 
 
 class Orders:

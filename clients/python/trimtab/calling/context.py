@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import NamedTuple
 
 from trimtab.calling.clock import RealClock
 from trimtab.core.clock import Clock
@@ -19,9 +20,27 @@ _REAL: Clock = RealClock()
 clock: ContextVar[Clock] = ContextVar("trimtab.clock", default=_REAL)
 # By that clock; None: without end.
 deadline: ContextVar[float | None] = ContextVar("trimtab.deadline", default=None)
-priority: ContextVar[str] = ContextVar("trimtab.priority", default="")
-# Whether what is being served is a copy, whose answer nobody reads: what it calls in turn is not copied once more.
-mirrored: ContextVar[bool] = ContextVar("trimtab.mirrored", default=False)
+
+
+class Marks(NamedTuple):
+    """What a call bears, and every call that is made for it.
+
+    ``mirrored``: it is a copy, whose answer nobody reads; what it calls in turn is not copied once more.
+    """
+
+    priority: str = ""
+    mirrored: bool = False
+
+
+UNMARKED = Marks()
+# Of the call that is being served: this very object where it bears none, which is quicker to ask for than for each.
+marks: ContextVar[Marks] = ContextVar("trimtab.marks", default=UNMARKED)
+
+
+def marked(priority: str, mirrored: bool) -> Marks:
+    """The marks of a call."""
+    return Marks(priority, mirrored) if priority or mirrored else UNMARKED
+
 
 # Milliseconds that are left for the whole call, and its class, over HTTP; gRPC has a header of its own for the first.
 TIMEOUT_HEADER = "trimtab-timeout-ms"

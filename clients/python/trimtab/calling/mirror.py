@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import Any, Protocol
 
-from trimtab.calling.context import clock, deadline, mirrored
+from trimtab.calling.context import clock, deadline, marks
 from trimtab.core.calling.mirroring import Mirroring
 from trimtab.core.crew import Crew
 
@@ -37,7 +37,7 @@ def mirror(mirroring: Mirroring, crew: Crew, transport: Beside, prepare: Callabl
 
     ``prepare`` is given the service and returns what sends the copy there; whatever that raises is of no account.
     """
-    if mirrored.get() or not mirroring.admits():
+    if marks.get().mirrored or not mirroring.admits():
         return
     send = prepare(mirroring.service)
 
@@ -48,6 +48,6 @@ def mirror(mirroring: Mirroring, crew: Crew, transport: Beside, prepare: Callabl
             logger.debug("a mirrored call failed: %s", error)
 
     context = copy_context()
-    context.run(mirrored.set, True)
+    context.run(marks.set, marks.get()._replace(mirrored=True))
     context.run(deadline.set, clock.get().now() + TIMEOUT)
     transport.aside(crew, work, mirroring.ended, context)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
+from trimtab.calling.context import UNMARKED
 from trimtab.calling.context import deadline as inherited
 from trimtab.calling.drive import block, run
 from trimtab.calling.heed import without
@@ -115,7 +116,6 @@ class Awaited(Unattended, _aio.Call):  # type: ignore[misc]
         if inner is not self._inner or not self._under_way or self._awaited:
             return
         self._under_way = False
-        self.release()
         if self._alarm is not None:
             self._alarm.cancel()
         try:
@@ -141,13 +141,16 @@ class Awaited(Unattended, _aio.Call):  # type: ignore[misc]
         if error is not None:
             self._inner = None
         if self._callbacks is not None:
-            callbacks, self._callbacks = self._callbacks, None
-            for callback in callbacks:
-                try:
-                    callback(self)
-                except Exception:
-                    # It is called from within gRPC, which has other calls to care for.
-                    logger.exception("a callback of a call failed")
+            self._call_back()
+
+    def _call_back(self) -> None:
+        callbacks, self._callbacks = self._callbacks, None
+        for callback in callbacks or ():
+            try:
+                callback(self)
+            except Exception:
+                # It is called from within gRPC, which has other calls to care for.
+                logger.exception("a callback of a call failed")
 
     def _copied(self) -> bool:
         pipeline = self.call.pipeline
@@ -325,10 +328,11 @@ class _SingleAnswer(Awaited):
             self._awaited = False
             if self._under_way and inner is self._inner:
                 self._under_way = False
-                self.release()
                 pipeline = self.call.pipeline
                 pipeline.answered(self.call, pipeline.now(), True)
-                self._finish()
+                self._over = True
+                if self._callbacks is not None:
+                    self._call_back()
             if self.call.pipeline.fallbacks is not None:
                 self.method.keep(self, answer)
             return answer
@@ -424,7 +428,7 @@ class UnaryUnaryCall(_SingleAnswer, _aio.UnaryUnaryCall):  # type: ignore[misc]
         kept = method.kept
         if kept is None or kept.pipeline.retired:
             kept = method.keep_pipeline(channel.known(channel.service, channel.namespace))
-        if kept is None or service or self.wait_for_ready or self.priority or self.mirrored:
+        if kept is None or service or self.wait_for_ready or self.marks is not UNMARKED:
             return super().launch(channel, service)
         self._channel = channel
         pipeline, callee = kept
@@ -439,13 +443,12 @@ class UnaryUnaryCall(_SingleAnswer, _aio.UnaryUnaryCall):  # type: ignore[misc]
             return self
         try:
             subchannels = self.subchannels
-            assert call.endpoint is not None
-            sub = self.sub = subchannels.acquire(call.endpoint, callee, now)
+            sub = subchannels.to(call.endpoint, call.tally, callee, now)  # type: ignore[arg-type]  # it was let in
             stub = sub.stubs.get(method) or subchannels.stub(sub, method)
             self._inner = inner = stub(
                 self.request,
                 timeout=None if call.until is None else call.until - now,
-                metadata=self.metadata,
+                metadata=self.metadata or channel.unsaid,
                 credentials=self.credentials,
                 compression=self.compression,
             )

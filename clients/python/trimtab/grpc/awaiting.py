@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -31,6 +31,22 @@ class Calls(Protocol):
         ...
 
 
+class _NoMetadata(_aio.Metadata):  # type: ignore[misc]
+    """What a call bears that has no metadata, for all of them. Where it is given none gRPC makes one for each."""
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __len__(self) -> int:
+        return 0
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+
+_NO_METADATA = _NoMetadata()
+
+
 class AsyncMeshChannel(_aio.Channel):  # type: ignore[misc]
     """A channel to a service, for one loop. Use ``channel`` to make one."""
 
@@ -41,13 +57,15 @@ class AsyncMeshChannel(_aio.Channel):  # type: ignore[misc]
         namespace: str | None,
         make: Callable[[Endpoint], grpc.aio.Channel],
         idempotent: Collection[str],
-        told_apart: bool,
+        intercepted: bool,
     ) -> None:
         self._mesh = mesh
         self.known = mesh.known
         self.service = service
         self.namespace = namespace
-        self._methods = Methods(idempotent, told_apart=told_apart)
+        self._methods = Methods(idempotent, told_apart=not intercepted)
+        # Interceptors may add to the metadata that they are shown.
+        self.unsaid = None if intercepted else _NO_METADATA
         self._closing: set[asyncio.Task[None]] = set()
         self.preparations: set[asyncio.Task[None]] = set()
         self.subchannels: SubChannels[grpc.aio.Channel] = SubChannels(
@@ -230,7 +248,7 @@ def channel(
         return grpc.aio.secure_channel(endpoint.target, trust, arguments, compression, interceptors)
 
     # What interceptors add to the metadata of an attempt, as a user's token, is seen by nobody here.
-    return AsyncMeshChannel(mesh, service, namespace, make, frozenset(idempotent), told_apart=not interceptors)
+    return AsyncMeshChannel(mesh, service, namespace, make, frozenset(idempotent), bool(interceptors))
 
 
 def _connectivity(state: ServiceState) -> grpc.ChannelConnectivity:

@@ -114,7 +114,6 @@ class Background(Unattended, _grpc.Call, _grpc.Future):  # type: ignore[misc]
             self._under_way = not good
         self._quiet_alarm()
         if good:
-            self.release()
             if not self.streams:
                 self.method.keep(self, inner.result())
             self._succeeded()
@@ -129,7 +128,6 @@ class Background(Unattended, _grpc.Call, _grpc.Future):  # type: ignore[misc]
                 return
             self._under_way = False
             inner = self._inner
-        self.release()
         self._judge(TOO_LATE if self._expired else status_of(inner))
 
     def _withdraw(self) -> None:

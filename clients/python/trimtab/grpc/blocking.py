@@ -11,9 +11,8 @@ from typing import Any, Protocol
 
 import grpc
 
+from trimtab.calling.context import UNMARKED, marks
 from trimtab.calling.context import deadline as inherited
-from trimtab.calling.context import mirrored as serving_a_copy
-from trimtab.calling.context import priority as inherited_priority
 from trimtab.calling.drive import block, run
 from trimtab.calling.heed import without
 from trimtab.core.calling.call import Call
@@ -224,8 +223,6 @@ def _complete(out: Outgoing, first: BaseException | None = None) -> Any:
         except BaseException as error:
             out.mistaken(error)
             raise
-        finally:
-            out.release()
         delay = out.ended(status)
         if delay is None:
             told = failure(call, status, CallFailed, failed)
@@ -350,7 +347,7 @@ class UnaryUnary(_SingleAnswer, _grpc.UnaryUnaryMultiCallable):  # type: ignore[
         kept = method.kept
         if kept is None or kept.pipeline.retired:
             kept = method.keep_pipeline(channel.own())
-        if kept is None or wait_for_ready or inherited_priority.get() or serving_a_copy.get():
+        if kept is None or wait_for_ready or marks.get() is not UNMARKED:
             return super().__call__(request, timeout, metadata, credentials, wait_for_ready, compression)
         # The short way, as that of guards: what is rarely needed costs a call nothing.
         pipeline, callee = kept
@@ -361,10 +358,9 @@ class UnaryUnary(_SingleAnswer, _grpc.UnaryUnaryMultiCallable):  # type: ignore[
             call = pipeline.begin(now, method.name, deadline)
         except TrimtabError as error:
             raise refusal(error, CallFailed) from None
-        sub, subchannels = None, channel.subchannels
+        subchannels = channel.subchannels
         try:
-            assert call.endpoint is not None
-            sub = subchannels.acquire(call.endpoint, callee, now)
+            sub = subchannels.to(call.endpoint, call.tally, callee, now)  # type: ignore[arg-type]  # it was let in
             stub = sub.stubs.get(method) or subchannels.stub(sub, method)
             left = None if call.until is None else call.until - now
             answer = stub(request, left, metadata, credentials, None, compression)
@@ -372,10 +368,9 @@ class UnaryUnary(_SingleAnswer, _grpc.UnaryUnaryMultiCallable):  # type: ignore[
             failed = error
         else:
             pipeline.answered(call, pipeline.now(), True)
-            subchannels.release(sub)
             return answer
         out = Outgoing(subchannels, method, request, timeout, metadata, credentials, wait_for_ready, compression)
-        out.began, out.deadline, out.callee, out.call, out.sub = now, deadline, callee, call, sub
+        out.began, out.deadline, out.callee, out.call = now, deadline, callee, call
         try:
             return _complete(out, failed)
         except TrimtabError as error:

@@ -70,7 +70,7 @@ class _Copies:
             request = type(request)()
             request.CopyFrom(self._out.request)
         twin = self._twin(request)
-        twin.mirrored = True
+        twin.marks = twin.marks._replace(mirrored=True)
 
         async def send() -> None:
             call = twin.begin(await find(service))
@@ -100,7 +100,7 @@ class _Copies:
             whole.wait_for_ready,
             whole.compression,
         )
-        out.priority, out.mirrored = whole.priority, whole.mirrored
+        out.marks = whole.marks
         return out
 
 
@@ -117,13 +117,10 @@ class BlockingCopies(Blocking, _Copies):
     async def send(self, call: Call) -> Any:
         """Wait for the end of a copy. Raises CopyFailed."""
         out, now = self._single(call), call.pipeline.now()
-        try:
-            inner = self._under_way[call] = out.start(now, call.timeout(now))
-            if self._settled:
-                inner.cancel()
-            code = inner.code()
-        finally:
-            out.release()
+        inner = self._under_way[call] = out.start(now, call.timeout(now))
+        if self._settled:
+            inner.cancel()
+        code = inner.code()
         if code is not grpc.StatusCode.OK:
             raise CopyFailed(call, status_of(inner))
         return inner
@@ -142,13 +139,11 @@ class AwaitedCopies(Awaiting, _Copies):
     async def send(self, call: Call) -> Any:
         """Wait for the end of a copy. Raises CopyFailed."""
         out, now = self._single(call), call.pipeline.now()
+        inner = out.start(now, call.timeout(now))
         try:
-            inner = out.start(now, call.timeout(now))
             await inner
         except grpc.aio.AioRpcError as error:
             raise CopyFailed(call, status_of(error)) from error
-        finally:
-            out.release()
         return inner
 
 

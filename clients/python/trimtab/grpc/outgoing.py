@@ -7,8 +7,7 @@ from functools import partial
 from typing import Any
 
 from trimtab.calling.context import deadline as inherited
-from trimtab.calling.context import mirrored as serving_a_copy
-from trimtab.calling.context import priority as inherited_priority
+from trimtab.calling.context import marks
 from trimtab.calling.drive import block, words
 from trimtab.core.calling.call import Call
 from trimtab.core.calling.observed import Dispatch
@@ -28,7 +27,7 @@ from trimtab.grpc.meaning import (
     with_priority,
 )
 from trimtab.grpc.method import Method
-from trimtab.grpc.subchannels import SubChannel, SubChannels
+from trimtab.grpc.subchannels import SubChannels
 
 _ALL = Drawn(touched=False, replayable=True)
 
@@ -44,7 +43,6 @@ class Outgoing:
     call: Call
     began = 0.0
     deadline: float | None = None  # its caller's, and that of the call being served; the policy's is in the call
-    sub: SubChannel[Any] | None = None
 
     def __init__(
         self,
@@ -71,8 +69,7 @@ class Outgoing:
         self.compression = compression
         self.timeout = timeout
         # Now: further attempts are made in contexts that know nothing of the call being served.
-        self.priority = inherited_priority.get()
-        self.mirrored = serving_a_copy.get()
+        self.marks = marks.get()
 
     def begin(self, callee: Callee) -> Call:
         """Let it in. Raises what refuses it."""
@@ -108,17 +105,17 @@ class Outgoing:
         return hedged.holds_for(self.call)
 
     def start(self, now: float, timeout: float | None) -> Any:
-        """Begin an attempt, which gRPC ends after ``timeout`` seconds. ``release`` must follow."""
+        """Begin an attempt, which gRPC ends after ``timeout`` seconds."""
         call, method, metadata = self.call, self.method, self.metadata
-        assert call.endpoint is not None
-        if priority := call.pipeline.priority or self.priority:
+        assert call.endpoint is not None and call.tally is not None
+        if priority := call.pipeline.priority or self.marks.priority:
             metadata = with_priority(metadata, priority)
-        if self.mirrored:
+        if self.marks.mirrored:
             metadata = with_mark(metadata)
         dispatch = call.dispatch
         if dispatch is not None and dispatch.headers:
             metadata = with_headers(metadata, dispatch.headers)
-        sub = self.sub = self.subchannels.acquire(call.endpoint, self.callee, now)
+        sub = self.subchannels.to(call.endpoint, call.tally, self.callee, now)
         stub = sub.stubs.get(method)
         if stub is None:
             stub = self.subchannels.stub(sub, method)
@@ -136,13 +133,6 @@ class Outgoing:
         if dispatch is not None and dispatch.asks_load:
             dispatch.load = partial(load_told_by, inner[1] if self.how == "with_call" else inner)
         return inner
-
-    def release(self) -> None:
-        """The attempt is over. Saying it twice is saying it once."""
-        sub = self.sub
-        if sub is not None:
-            self.sub = None
-            self.subchannels.release(sub)
 
     def ended(self, status: Status, *, begun: bool = False, cancelled: bool = False) -> float | None:
         """The attempt ended badly. Returns the seconds to wait before the next one; None: there is none, the call is over.
@@ -175,7 +165,6 @@ class Outgoing:
 
     def mistaken(self, error: BaseException) -> None:
         """It could not even be sent, because of what its caller asked for; or its caller was interrupted."""
-        self.release()
         call = self.call
         pipeline = call.pipeline
         now = pipeline.now()

@@ -6,16 +6,13 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import Any, Generic, TypeVar
 
-from trimtab.core.endpoints import Endpoint
+from trimtab.calling.in_use import SWEEP, InUse
+from trimtab.core.endpoints import Endpoint, Tally
 from trimtab.discovery import Callee
 from trimtab.fork import tell_of_forks
 from trimtab.grpc.method import Method
 
 C = TypeVar("C")
-
-# An endpoint that was not called for this long gives its connection back; seconds.
-IDLE = 60.0
-_SWEEP = 10.0
 
 OPTIONS = {
     # Each endpoint's connection, and the backoff after a failure of it, is its channel's own.
@@ -31,17 +28,16 @@ OPTIONS = {
 }
 
 
-class SubChannel(Generic[C]):
+class SubChannel(InUse, Generic[C]):
     """The channel to one endpoint. ``stubs`` are its methods, as gRPC calls them."""
 
-    __slots__ = ("address", "callee", "channel", "endpoint", "in_use", "stubs", "used_at")
+    __slots__ = ("address", "callee", "channel", "endpoint", "stubs")
 
     def __init__(self, address: Hashable, channel: C) -> None:
+        super().__init__()
         self.address = address
         self.channel = channel
         self.stubs: dict[Method, Any] = {}
-        self.in_use = 0
-        self.used_at = 0.0
         self.callee: Callee
         self.endpoint: Endpoint
 
@@ -71,16 +67,18 @@ class SubChannels(Generic[C]):
         self._closed = closed
         self._close = close
         self._quiet = quiet
-        # Taken also by calls that the garbage collector ends, which may come at any moment.
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._open: dict[Hashable, SubChannel[C]] = {}
         self._sweep_at = 0.0
         self._abandoned: list[dict[Hashable, SubChannel[C]]] = []
         self.closed = False
         tell_of_forks(self)
 
-    def acquire(self, endpoint: Endpoint, callee: Callee, now: float) -> SubChannel[C]:
-        """The channel to ``endpoint``, to be balanced by one ``release``. Raises what gRPC raises for a closed channel."""
+    def to(self, endpoint: Endpoint, tally: Tally, callee: Callee, now: float) -> SubChannel[C]:
+        """The channel to ``endpoint``, for a call that ``tally`` counts as in flight until it is over.
+
+        Raises what gRPC raises for a closed channel.
+        """
         if now >= self._sweep_at:
             self.sweep(now)
         # What address_of() does, without its call.
@@ -91,8 +89,9 @@ class SubChannels(Generic[C]):
                 if self.closed:
                     raise self._closed
                 sub = self._open[address] = SubChannel(address, self._make(endpoint))
-            sub.in_use += 1
             sub.used_at = now
+            if sub.tally is not tally:
+                sub.share(tally)
             sub.callee, sub.endpoint = callee, endpoint
             return sub
 
@@ -105,16 +104,11 @@ class SubChannels(Generic[C]):
                 made = sub.stubs[method] = method.on(sub.channel)
             return made
 
-    def release(self, sub: SubChannel[C]) -> None:
-        """The attempt that acquired it is over."""
-        with self._lock:
-            sub.in_use -= 1
-
     def sweep(self, now: float) -> None:
         """Close what nobody used for a minute, and what leads to nobody; called every 10 s while there are calls."""
         with self._lock:
-            self._sweep_at = now + _SWEEP
-            unused = [sub for sub in self._open.values() if not sub.in_use and (now - sub.used_at > IDLE or sub.gone)]
+            self._sweep_at = now + SWEEP
+            unused = [sub for sub in self._open.values() if sub.idle(now) or (sub.gone and not sub.in_use)]
             for sub in unused:
                 del self._open[sub.address]
         for sub in unused:
@@ -149,6 +143,6 @@ class SubChannels(Generic[C]):
 
     def after_fork_in_child(self) -> None:
         """Leave the parent's channels alone: even to destroy one would speak on its connection."""
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._abandoned.append(self._open)
         self._open = {}

@@ -197,7 +197,7 @@ class Unattended(Outgoing):
             self.compression,
         )
         # It is made where nothing is known of the call being served.
-        other.priority, other.mirrored = self.priority, self.mirrored
+        other.marks = self.marks
         return other
 
     def _answered_by(self, other: Unattended) -> None:
@@ -228,7 +228,6 @@ class Unattended(Outgoing):
         """Its caller cancels it. Returns the error to finish with."""
         if self._under_way:
             self._under_way = False
-            self.release()
             self.ended(CANCELLED_HERE, begun=self._begun, cancelled=True)
         elif (call := self.trimtab) is not None:
             call.pipeline.over(call, call.pipeline.now())

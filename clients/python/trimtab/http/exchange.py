@@ -130,13 +130,13 @@ class Exchange(ABC):
 
     def begin(self, pipeline: Pipeline) -> Call:
         """Let the call in. Raises what refuses it."""
-        call = pipeline.begin(
-            pipeline.now(),
-            method=self.method,
-            deadline=inherited.get(),
-            idempotent=self.method in IDEMPOTENT_METHODS or idempotent(self.method, self.facts()[1]),
-            headers=self.facts()[1] if pipeline.keyed else None,
-        )
+        method = self.method
+        harmless = method in IDEMPOTENT_METHODS or idempotent(method, self.facts()[1])
+        if pipeline.keyed:
+            headers = self.facts()[1]
+            call = pipeline.begin(pipeline.now(), method, inherited.get(), harmless, headers=headers)
+        else:
+            call = pipeline.begin(pipeline.now(), method, inherited.get(), harmless)
         if not self.repeatable:
             call.once = True
         return call

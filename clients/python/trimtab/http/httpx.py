@@ -19,17 +19,18 @@ from functools import cache, partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, overload
 
+from trimtab.calling.context import TIMEOUT_HEADER, UNMARKED, marks
 from trimtab.calling.drive import Awaiting, Blocking, block
 from trimtab.core.calling.call import Call
 from trimtab.core.calling.fallbacks import Fallbacks
 from trimtab.core.calling.pipeline import Pipeline
 from trimtab.core.retrying.conditions import Outcome
 from trimtab.errors import DeadlineExceeded, MeshClosed, NoEndpoints, TrimtabError
-from trimtab.http.body import AsyncBody, Body, Keeping, Reading
+from trimtab.http.body import AsyncBody, Body
 from trimtab.http.exchange import Answer, Exchange, through
 from trimtab.http.keeping import identity
-from trimtab.http.meaning import CALLERS, REFUSED, RESET, TIMEOUT, adopt, judge, onward, too_late
-from trimtab.http.pools import Pools, Slot
+from trimtab.http.meaning import CALLERS, REFUSED, RESET, TIMEOUT, adopt, judge, milliseconds, onward, too_late
+from trimtab.http.pools import Pools
 from trimtab.http.target import Target, mesh_location, parse_target
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ READ_TIMEOUT = 5.0
 # before its server closes it under a request.
 KEEPALIVE_EXPIRY = 1.5
 
+_TIMEOUT = TIMEOUT_HEADER.encode()
 _PHASES = ("connect", "read", "write", "pool")
 _NO_TIMEOUTS: dict[str, float | None] = {}
 _LIMIT = 1024  # services and methods are few; whoever makes them up must not fill the memory
@@ -138,10 +140,11 @@ class _Shape:
             raise ValueError(f"scheme must be 'http' or 'https', not {scheme!r}")
         self.mesh = mesh
         self.module = library.module
+        self.whole = library.module.ByteStream
         self.pools: Pools[Any] = Pools(make_pool, scheme)
         self.stream = stream
         self.scheme = scheme
-        self.kept: dict[tuple[bytes, str], Kept] = {}
+        self.kept: dict[tuple[bytes, int | None, str], Kept] = {}
 
     def pipeline(self, request: Any, target: Target, callee: Any) -> Pipeline | None:
         """What a request goes through, None where nobody knows yet. Kept where that is found by service and method alone."""
@@ -152,7 +155,8 @@ class _Shape:
             return callee.pipeline(request.method, request.url.path, request.headers)  # type: ignore[no-any-return]
         if len(self.kept) >= _LIMIT:
             self.kept.clear()
-        self.kept[request.url.netloc, request.method] = Kept(target, pipeline)
+        url = request.url
+        self.kept[url.raw_host, url.port, request.method] = Kept(target, pipeline)
         return pipeline
 
     def target(self, request: Any) -> Target:
@@ -182,11 +186,12 @@ class _Shape:
 class HttpxExchange(Exchange):
     """A request of httpx or httpx2. Subclasses send it, and wait, in their way."""
 
+    url = ""
+
     def __init__(self, shape: _Shape, request: Any) -> None:
         self.shape = shape
         self.request = request
         self.method = request.method
-        self.url = ""
 
     @property
     def identity(self) -> Hashable:
@@ -200,28 +205,7 @@ class HttpxExchange(Exchange):
     @property
     def repeatable(self) -> bool:
         """Bytes can be sent again, a generator cannot."""
-        return isinstance(self.request.stream, self.shape.module.ByteStream)
-
-    async def send(self, call: Call) -> Any:
-        """Send it to the call's endpoint."""
-        shape, endpoint = self.shape, call.endpoint
-        assert endpoint is not None
-        now, until = call.sent_at, call.until
-        timeout = None if until is None else until - now
-        if timeout is not None and timeout <= 0:
-            raise DeadlineExceeded(too_late(call, now))
-        slot = shape.pools.acquire(endpoint, now)
-        try:
-            if call.abort is not None:
-                return self._injected(call.abort)
-            return await self.handle(slot.pool, self._to_wire(call, slot, timeout), call)
-        except BaseException:
-            shape.pools.release(endpoint)
-            raise
-
-    async def handle(self, pool: Any, request: _WireRequest, call: Call) -> Any:
-        """Send a request on a pool of connections, in the time that the attempt has where that can be done."""
-        raise NotImplementedError
+        return isinstance(self.request.stream, self.shape.whole)
 
     def judge(self, answer: Any) -> Outcome:
         """By its status."""
@@ -253,12 +237,10 @@ class HttpxExchange(Exchange):
 
     def answered(self, answer: Any, call: Call) -> None:
         """Have the response end the call, and carry its trace."""
+        body = answer.stream = self.shape.stream(answer.stream, call)
         fallbacks = call.pipeline.fallbacks
         if fallbacks is not None and self.keeps(call, answer.status_code, answer.headers):
-            reading: Reading = Keeping(call, self.release, partial(self._keep, fallbacks, answer), fallbacks.largest)
-        else:
-            reading = Reading(call, self.release)
-        answer.stream = self.shape.stream(answer.stream, reading)
+            body.keep(partial(self._keep, fallbacks, answer), fallbacks.largest)
         answer.extensions["trimtab"] = call
         # Few answers are redirects, and the library looks at five codes to tell.
         if answer.status_code >= 300 and answer.has_redirect_location:
@@ -279,20 +261,28 @@ class HttpxExchange(Exchange):
         response.extensions["trimtab"] = call
         return response
 
-    def release(self, call: Call) -> None:
-        """The pool of the endpoint that answered is not used any more."""
-        assert call.endpoint is not None
-        self.shape.pools.release(call.endpoint)
+    def outgoing(self, call: Call) -> tuple[Any, _WireRequest]:
+        """The pool of the call's endpoint, and the request as it is sent there. Raises DeadlineExceeded.
 
-    def _to_wire(self, call: Call, slot: Slot[Any], timeout: float | None) -> _WireRequest:
-        """The same request, to the endpoint; the headers stay, and with them the Host of the mesh URL."""
+        The headers stay, and with them the Host of the mesh URL.
+        """
+        now, until = call.sent_at, call.until
+        timeout = None if until is None else until - now
+        if timeout is not None and timeout <= 0:
+            raise DeadlineExceeded(too_late(call, now))
+        slot = self.shape.pools.of(call.endpoint, call.tally, now)  # type: ignore[arg-type]  # it was let in
         request = self.request
-        raw, told = request.headers.raw, onward(call, timeout)
-        if call.dispatch is not None:
-            own = {name.lower().encode("ascii") for name, _ in told}
-            raw = [(name, value) for name, value in raw if name.lower() not in own]
-        for name, text in told:
-            raw.append((name.encode("ascii"), text.encode("ascii")))
+        raw = request.headers.raw
+        if call.dispatch is None and marks.get() is UNMARKED and not call.pipeline.priority:
+            # There is nothing to hand on but the time, as mostly.
+            if timeout is not None:
+                raw.append((_TIMEOUT, milliseconds(timeout).encode()))
+        else:
+            told = onward(call, timeout)
+            if call.dispatch is not None:
+                own = {name.lower().encode("ascii") for name, _ in told}
+                raw = [(name, value) for name, value in raw if name.lower() not in own]
+            raw += ((name.encode("ascii"), text.encode("ascii")) for name, text in told)
         extensions = request.extensions
         if timeout is not None:
             given = held = extensions.get("timeout", _NO_TIMEOUTS)
@@ -304,9 +294,9 @@ class HttpxExchange(Exchange):
             if given is not held:
                 extensions = {**extensions, "timeout": given}
         url = _WireURL(slot.scheme, slot.host, slot.port, request.url.raw_path)
-        return _WireRequest(request.method, url, _WireHeaders(raw), request.stream, extensions)
+        return slot.pool, _WireRequest(request.method, url, _WireHeaders(raw), request.stream, extensions)
 
-    def _injected(self, outcome: Outcome) -> Any:
+    def injected(self, outcome: Outcome) -> Any:
         """What a fault that the policy asks for looks like."""
         module, told = self.shape.module, "injected by the service's policy"
         if outcome.condition.isdigit():
@@ -320,21 +310,24 @@ class HttpxExchange(Exchange):
 
 
 class _BlockingExchange(Blocking, HttpxExchange):
-    async def handle(self, pool: Any, request: _WireRequest, call: Call) -> Any:
+    async def send(self, call: Call) -> Any:
         """The library's own timeouts, shortened, have to do."""
+        if call.abort is not None:
+            return self.injected(call.abort)
+        pool, request = self.outgoing(call)
         return pool.handle_request(request)
 
     async def discard(self, answer: Any, call: Call) -> None:
         """Give its connection back."""
-        try:
-            answer.close()
-        finally:
-            self.release(call)
+        answer.close()
 
 
 class _AwaitedExchange(Awaiting, HttpxExchange):
-    async def handle(self, pool: Any, request: _WireRequest, call: Call) -> Any:
+    async def send(self, call: Call) -> Any:
         """Whatever the library does, it is over in time."""
+        if call.abort is not None:
+            return self.injected(call.abort)
+        pool, request = self.outgoing(call)
         until = call.until
         if until is None:
             return await pool.handle_async_request(request)
@@ -347,10 +340,7 @@ class _AwaitedExchange(Awaiting, HttpxExchange):
 
     async def discard(self, answer: Any, call: Call) -> None:
         """Give its connection back."""
-        try:
-            await answer.aclose()
-        finally:
-            self.release(call)
+        await answer.aclose()
 
 
 class MeshTransport(_Shape):
@@ -361,7 +351,8 @@ class MeshTransport(_Shape):
         # Before there is an answer, which would be lost if this came to no good end.
         while self.pools.given_up:
             self.pools.given_up.pop().close()
-        target, pipeline = self.kept.get((request.url.netloc, request.method), _NONE_KEPT)
+        url = request.url
+        target, pipeline = self.kept.get((url.raw_host, url.port, request.method), _NONE_KEPT)
         if pipeline is None or pipeline.retired:
             target = self.target(request)
             pipeline = self.pipeline(request, target, self.mesh.callee(*target))
@@ -396,7 +387,8 @@ class AsyncMeshTransport(_Shape):
         # Before there is an answer, which would be lost if this came to no good end.
         while self.pools.given_up:
             await self.pools.given_up.pop().aclose()
-        target, pipeline = self.kept.get((request.url.netloc, request.method), _NONE_KEPT)
+        url = request.url
+        target, pipeline = self.kept.get((url.raw_host, url.port, request.method), _NONE_KEPT)
         if pipeline is None or pipeline.retired:
             target = self.target(request)
             pipeline = self.pipeline(request, target, self.mesh.known(*target))

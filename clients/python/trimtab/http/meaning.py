@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from trimtab.calling.context import MIRRORED_HEADER, PRIORITY_HEADER, TIMEOUT_HEADER, mirrored
-from trimtab.calling.context import priority as inherited_priority
+from trimtab.calling.context import MIRRORED_HEADER, PRIORITY_HEADER, TIMEOUT_HEADER, marks
 from trimtab.core.calling.call import Call
 from trimtab.core.retrying.conditions import OK, Outcome, outcome_of
 from trimtab.errors import TrimtabError
@@ -41,14 +40,20 @@ def onward(call: Call, timeout: float | None) -> list[tuple[str, str]]:
     """
     told = []
     if timeout is not None:
-        told.append((TIMEOUT_HEADER, str(int(timeout * 1000) or 1)))
-    if priority := call.pipeline.priority or inherited_priority.get():
+        told.append((TIMEOUT_HEADER, milliseconds(timeout)))
+    inherited = marks.get()
+    if priority := call.pipeline.priority or inherited.priority:
         told.append((PRIORITY_HEADER, priority))
-    if mirrored.get():
+    if inherited.mirrored:
         told.append((MIRRORED_HEADER, "1"))
     if call.dispatch is not None:
         told += call.dispatch.headers.items()
     return told
+
+
+def milliseconds(timeout: float) -> str:
+    """Seconds as the header has them; 0 would be no time at all."""
+    return str(int(timeout * 1000) or 1)
 
 
 def name_endpoint(error: BaseException, call: Call) -> None:

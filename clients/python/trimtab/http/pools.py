@@ -6,30 +6,26 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-from trimtab.core.endpoints import Endpoint
+from trimtab.calling.in_use import SWEEP, InUse
+from trimtab.core.endpoints import Endpoint, Tally
 from trimtab.fork import tell_of_forks
 from trimtab.http.target import endpoint_scheme
 
 T = TypeVar("T")
 
-# An endpoint that was not called for this long gives its idle connections back; seconds.
-IDLE = 60.0
-_SWEEP = 10.0
 
-
-class Slot(Generic[T]):
+class Slot(InUse, Generic[T]):
     """The pool of one endpoint, and where it leads as the wire has it."""
 
-    __slots__ = ("host", "in_use", "pool", "port", "scheme", "used_at")
+    __slots__ = ("host", "pool", "port", "scheme")
 
     def __init__(self, endpoint: Endpoint, scheme: str, make: Callable[[str], T]) -> None:
+        super().__init__()
         address = endpoint.address
         self.pool = make(f"{scheme}://{endpoint.target}")
         self.scheme = scheme.encode("ascii")
         self.host = address.encode("ascii" if address.isascii() else "idna")
         self.port = endpoint.port
-        self.in_use = 0
-        self.used_at = 0.0
 
 
 class Pools(Generic[T]):
@@ -43,14 +39,13 @@ class Pools(Generic[T]):
         self.make = make
         self.given_up: list[T] = []
         self._scheme = scheme
-        # Taken also for responses that the garbage collector ends, which may come at any moment.
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._slots: dict[Hashable, Slot[T]] = {}
         self._sweep_at = 0.0
         tell_of_forks(self)
 
-    def acquire(self, endpoint: Endpoint, now: float) -> Slot[T]:
-        """The pool of ``endpoint``; balance it by one ``release``."""
+    def of(self, endpoint: Endpoint, tally: Tally, now: float) -> Slot[T]:
+        """The pool of ``endpoint``, for a call that ``tally`` counts as in flight until it is over."""
         key = (endpoint.address, endpoint.port, endpoint.metadata.get("scheme"))
         with self._lock:
             if now >= self._sweep_at:
@@ -59,16 +54,10 @@ class Pools(Generic[T]):
             if slot is None:
                 scheme = endpoint_scheme(endpoint.metadata, self._scheme)
                 slot = self._slots[key] = Slot(endpoint, scheme, self.make)
-            slot.in_use += 1
             slot.used_at = now
+            if slot.tally is not tally:
+                slot.share(tally)
             return slot
-
-    def release(self, endpoint: Endpoint) -> None:
-        """The call that acquired the pool of ``endpoint`` is over."""
-        with self._lock:
-            slot = self._slots.get((endpoint.address, endpoint.port, endpoint.metadata.get("scheme")))
-            if slot is not None and slot.in_use > 0:
-                slot.in_use -= 1
 
     def drain(self) -> list[T]:
         """All pools, taken out, for the caller to close."""
@@ -77,8 +66,8 @@ class Pools(Generic[T]):
             return [slot.pool for slot in slots.values()]
 
     def _sweep(self, now: float) -> None:
-        self._sweep_at = now + _SWEEP
-        idle = [key for key, slot in self._slots.items() if not slot.in_use and now - slot.used_at > IDLE]
+        self._sweep_at = now + SWEEP
+        idle = [key for key, slot in self._slots.items() if slot.idle(now)]
         self.given_up += [self._slots.pop(key).pool for key in idle]
 
     # Forks
@@ -92,4 +81,4 @@ class Pools(Generic[T]):
 
     def after_fork_in_child(self) -> None:
         """Speak on none of the parent's connections, and drop them without a word on the wire."""
-        self._lock, self._slots, self.given_up = threading.RLock(), {}, []
+        self._lock, self._slots, self.given_up = threading.Lock(), {}, []

@@ -31,7 +31,7 @@ from trimtab.core.calling.call import Call
 from trimtab.core.retrying.conditions import Outcome
 from trimtab.errors import DeadlineExceeded, MeshClosed, NoEndpoints, TrimtabError
 from trimtab.fork import tell_of_forks
-from trimtab.http.body import Keeping, Reading, nothing
+from trimtab.http.body import Reading
 from trimtab.http.exchange import Answer, Exchange, through
 from trimtab.http.httpx import CONNECT_TIMEOUT, READ_TIMEOUT, Calls
 from trimtab.http.meaning import CALLERS, REFUSED, RESET, TIMEOUT, adopt, judge, onward, too_late
@@ -185,7 +185,7 @@ class RequestsExchange(Blocking, Exchange):
             def keep(body: bytes) -> None:
                 held.keep(self.identity, Answer(answer.status_code, kept_headers, body), len(body), call.pipeline.now())
 
-            reading = Keeping(call, nothing, keep, fallbacks.largest)
+            reading.keep(keep, fallbacks.largest)
         _end_with(answer, reading)
         self._dress(answer, call)
 

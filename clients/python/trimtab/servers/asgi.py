@@ -216,14 +216,12 @@ class _Ahead:
 
 def _inheriting(app: App, deadline: float | None, priority: str, mirrored: bool) -> App:
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        until, importance = context.deadline.set(deadline), context.priority.set(priority)
-        copy = context.mirrored.set(mirrored)
+        until, marks = context.deadline.set(deadline), context.marks.set(context.marked(priority, mirrored))
         try:
             await app(scope, receive, send)
         finally:
             context.deadline.reset(until)
-            context.priority.reset(importance)
-            context.mirrored.reset(copy)
+            context.marks.reset(marks)
 
     return serve
 

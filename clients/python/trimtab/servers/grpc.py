@@ -317,20 +317,17 @@ def _abort(context: Any, code: grpc.StatusCode, details: str) -> NoReturn:
 @contextmanager
 def _inherited(deadline: float | None, priority: str, mirrored: bool) -> Iterator[None]:
     """Have calls that are made inside end by ``deadline`` (by the gate's clock) and be as important as ``priority`` says."""
-    until, importance = outer.deadline.set(deadline), outer.priority.set(priority)
-    copy = outer.mirrored.set(mirrored)
+    until, marks = outer.deadline.set(deadline), outer.marks.set(outer.marked(priority, mirrored))
     try:
         yield
     finally:
         outer.deadline.reset(until)
-        outer.priority.reset(importance)
-        outer.mirrored.reset(copy)
+        outer.marks.reset(marks)
 
 
 def _inherit(deadline: float | None, priority: str, mirrored: bool) -> None:
     outer.deadline.set(deadline)
-    outer.priority.set(priority)
-    outer.mirrored.set(mirrored)
+    outer.marks.set(outer.marked(priority, mirrored))
 
 
 def _service(details: Any) -> str:

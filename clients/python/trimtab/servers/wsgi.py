@@ -112,9 +112,9 @@ class _Service:
             # The body may be made while it is sent, in turns with other calls: so it gets a context of its own.
             self._context = copy_context()
             self._context.run(context.deadline.set, deadline)
-            self._context.run(context.priority.set, priority)
             # Whoever mirrors says how long it waits, so copies come here.
-            self._context.run(context.mirrored.set, "HTTP_TRIMTAB_MIRRORED" in environ)
+            marks = context.marked(priority, "HTTP_TRIMTAB_MIRRORED" in environ)
+            self._context.run(context.marks.set, marks)
         return None
 
     def metered(self, meter: LoadMeter, start_response: StartResponse, asked: bool) -> StartResponse:
