@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from trimtab.errors import CircuitOpen
@@ -34,6 +35,20 @@ def test_a_guarded_function_falls_back_and_recovers(mesh: FakeMesh) -> None:
     assert charge() == "paid"
     assert [call.fallback for call in mesh.calls("orders")] == ["function", "function", "function", ""]
     assert {call.method for call in mesh.calls("orders")} == {"Charge"}
+
+
+def test_a_generator_function_is_refused_when_it_is_guarded(mesh: FakeMesh) -> None:
+    def lines() -> Iterator[str]:
+        yield "one"
+
+    async def awaited_lines() -> AsyncIterator[str]:
+        yield "one"
+
+    for function in (lines, awaited_lines):
+        with pytest.raises(
+            TypeError, match=r"lines cannot be guarded: .* Guard what it calls, or loop over mesh\.attempts"
+        ):
+            mesh.guard("orders")(function)
 
 
 def test_attempts_wait_in_virtual_time(mesh: FakeMesh) -> None:

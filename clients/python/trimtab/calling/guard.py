@@ -68,7 +68,8 @@ class Guarded:
     ``ready`` returns the service when this process knows it, ``discover`` after waiting for what there is to know of it;
     ``elsewhere`` does so for another one of its namespace, None: nobody else is asked.
     ``idempotent``: calling it twice does no harm. ``ignore``: exceptions that say nothing of the callee. ``fallback``: called
-    with the same arguments when the call failed for good and the policy has nothing to offer instead.
+    with the same arguments when the call failed for good and the policy has nothing to offer instead. Raises TypeError for a
+    generator function, of which a call does nothing yet.
     """
 
     def __init__(
@@ -83,6 +84,11 @@ class Guarded:
         idempotent: bool = False,
         ignore: tuple[type[BaseException], ...] = (),
     ) -> None:
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(
+                f"{function.__qualname__} cannot be guarded: it is a generator function, so a call of it only begins when its "
+                "values are asked for. Guard what it calls, or loop over mesh.attempts() in it"
+            )
         self.function = function
         self.ready = ready
         self.discover = discover
