@@ -120,8 +120,14 @@ class Engine:
 
     def remember(self, service: str, namespace: str | None, callee: Callee) -> None:
         """Let further picks of a discovered service go the short way."""
-        if not self.closed:
-            self._ready[service if namespace is None else (service, namespace)] = callee
+        if self.closed:
+            return
+        key = service if namespace is None else (service, namespace)
+        self._ready[key] = callee
+        if self.closed or self.discovery.find(callee.name) is not callee:
+            # Followed no longer since a moment ago, and by whoever said so not found there.
+            self._ready.pop(key, None)
+            callee.retire()
 
     def forget(self, service: str) -> None:
         """Follow a service no longer. Does nothing when it is not followed."""

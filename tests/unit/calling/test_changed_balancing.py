@@ -49,6 +49,19 @@ def test_who_was_ejected_stays_so_for_its_time(before: str, after: str) -> None:
         assert mesh.callee("orders").rules.ejected == set()
 
 
+ROUTE = "routes: [{match: {header: {x-a: '1'}}, timeout: 1s}]"
+
+
+def test_who_was_ejected_stays_so_when_a_route_goes_and_more_changes_before_the_next_call() -> None:
+    with FakeMesh() as mesh:
+        six(mesh)
+        mesh.policy("orders", f"{ROUTE}\ndefault: {{retry: off, balance: round_robin, {OUTLIER}}}")
+        calls(mesh, 60, failing="10.0.0.0-80")
+        for seconds in (2, 3):
+            mesh.policy("orders", f"default: {{retry: off, balance: round_robin, timeout: {seconds}s, {OUTLIER}}}")
+        assert "10.0.0.0-80" not in calls(mesh, 60)
+
+
 def test_failures_in_a_row_are_counted_on() -> None:
     with FakeMesh() as mesh:
         six(mesh)

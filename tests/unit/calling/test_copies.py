@@ -67,6 +67,19 @@ def test_the_call_is_told_and_held_as_its_winner_with_the_others_as_earlier_atte
         assert service.in_flight == 0
 
 
+def test_a_call_whose_copies_all_failed_is_in_flight_as_long_as_its_answer_is_read() -> None:
+    with hedged("default: {hedge: 100ms}") as service:
+        call, copies = service.begin()
+        second = service.next_copy(copies)
+        for copy in (copies.first, second):
+            copies.failed(copy, outcome_of("503"), "503", service.clock.now())
+        assert service.in_flight == 0
+        copies.exhausted(service.clock.now())
+        assert (service.in_flight, call.endpoint) == (1, second.endpoint)
+        service.pipeline.over(call, service.clock.now())
+        assert service.in_flight == 0
+
+
 def test_a_loser_counts_neither_as_a_call_nor_as_a_failure_but_is_known_to_be_slow() -> None:
     with hedged(POLICY) as service:
         _, copies = service.begin()

@@ -169,3 +169,16 @@ def test_a_pick_that_failed_is_a_failure_whatever_might_be_tried_again() -> None
         mesh.policy("orders", RETRIED)
         mesh.pick("orders").done(ok=False)
         assert told(mesh.callee("orders").statistics.read()) == (1, 1, 0, 1)
+
+
+def test_before_its_turn_although_it_needs_no_endpoint() -> None:
+    with FakeMesh() as mesh:
+        mesh.policy("orders", IN_TURN)
+        pipeline = mesh.callee("orders").pipeline("Charge")
+        now = mesh.clock.now()
+        pipeline.answered(pipeline.begin(now, "Charge", local=True), now, True)
+        for _ in range(2):
+            call = pipeline.begin(now, "Charge", local=True)
+            assert call.wait == pytest.approx(60.0), "whoever gave up before has given the turn back"
+            pipeline.over(call, now)
+            assert (call.sent, call.attempts) == (False, ())

@@ -74,6 +74,17 @@ def test_an_endpoint_is_ejected_and_returns(mesh: FakeMesh, heard: Heard) -> Non
     assert mesh.callee("orders").statistics.read().ejections == 1
 
 
+@pytest.mark.parametrize("after", ["off", "{consecutive: 3, max_ejected: 50%}"])
+def test_an_endpoint_returns_when_another_policy_lets_it_back(mesh: FakeMesh, heard: Heard, after: str) -> None:
+    others = "retry: off, balance: round_robin, outlier:"
+    mesh.policy("orders", f"default: {{{others} {{consecutive: 2, max_ejected: 50%}}}}")
+    mesh.respond("orders", 200)
+    mesh.respond("orders", 500, endpoint="10.0.0.2-80")
+    call(mesh, 6)
+    mesh.policy("orders", f"default: {{{others} {after}}}")
+    assert heard.told(EndpointReturned) == [EndpointReturned("default/orders", "10.0.0.2-80")]
+
+
 def test_policies_and_endpoints_are_told_of(mesh: FakeMesh, heard: Heard) -> None:
     mesh.callee("orders")
     mesh.policy("orders", "default: {timeout: 2s}")

@@ -241,3 +241,25 @@ def test_who_was_ejected_stays_so_when_policies_change_twice_between_two_calls()
         prepare(orders, sections, revision, f"[{{match: {{path: /slow}}, timeout: {revision}s}}]")()
     begin(orders)
     assert orders.rules.ejected == {call.endpoint.id}
+
+
+@pytest.mark.parametrize("per", ["service", "method"])
+def test_a_limit_that_waits_from_now_on_lets_no_call_of_the_rules_before_wait(orders: Callee, per: str) -> None:
+    enact(orders, f"limit: {{rate: 1/s, burst: 1, per: {per}}}", 8)
+    before = orders.pipeline("GET")
+    begin(orders)
+    enact(orders, f"limit: {{rate: 1/s, burst: 1, per: {per}, wait: 10s}}", 9)
+    for _ in range(3):
+        with pytest.raises(RateLimited):
+            before.begin(before.now(), "GET")
+    assert begin(orders).wait == pytest.approx(1.0), "those that were refused took no turn"
+
+
+@pytest.mark.parametrize("after", ["[{0}, {1}]", "[{1}, {0}]", "[{1}]"])
+def test_of_two_routes_for_the_same_calls_each_is_known_again_by_what_it_says(orders: Callee, after: str) -> None:
+    routes = ("{match: {method: GET}, timeout: 2s}", "{match: {method: GET}, limit: {rate: 1/h, burst: 1}}")
+    prepare(orders, "{}", 8, f"[{', '.join(routes)}]")()
+    begin(orders)
+    prepare(orders, "{}", 9, after.format(*routes))()
+    with pytest.raises(RateLimited):
+        begin(orders)

@@ -219,6 +219,20 @@ async def test_interceptors_of_a_channel_see_each_attempt(shop: Shop, other: Sho
     assert mesh.in_flight == 0
 
 
+async def test_instrumentation_that_adds_interceptors_to_every_channel_sees_calls(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, interceptor = grpc.aio.insecure_channel, Interceptor()
+
+    def instrumented(*arguments: Any, interceptors: Any = None, **options: Any) -> grpc.aio.Channel:
+        return make(*arguments, interceptors=[interceptor, *(interceptors or ())], **options)
+
+    monkeypatch.setattr(grpc.aio, "insecure_channel", instrumented)
+    async with channel(AsyncKnownMesh(endpoint_at(shop.port)), "orders") as orders:
+        assert (await OrdersStub(orders).Charge(ASKED)).value == "a 42"
+    assert len(interceptor.seen) == 1
+
+
 async def test_an_interceptor_that_breaks_is_not_held_against_the_callee(shop: Shop) -> None:
     mesh = AsyncKnownMesh(endpoint_at(shop.port))
     async with channel(mesh, "orders", interceptors=[Interceptor(breaks=True)]) as orders:

@@ -14,6 +14,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from trimtab.errors import NoEndpoints, RateLimited
 from trimtab.grpc.blocking import channel
+from trimtab.grpc.outgoing import Outgoing
 from trimtab.v1 import admin_pb2_grpc
 from trimtab.v1.admin_pb2 import ListClientsRequest, ListClientsResponse
 
@@ -47,6 +48,29 @@ def test_requests_that_cannot_be_made_are_not_the_endpoints_failure(shop: Shop) 
                 call(requests())
     assert ("a", False) not in mesh.outcomes  # it may have answered the first request of the last call
     assert mesh.in_flight == 0
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_a_call_may_be_cancelled_by_another_thread_just_before_it_is_sent(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, attempt: int
+) -> None:
+    shop.failing, mesh = 1, KnownMesh(endpoint_at(shop.port), policy=RETRIED)
+    start, ended, attempts = Outgoing.start, threading.Event(), []
+
+    def cancelled_meanwhile(call: Any, now: float, timeout: float | None) -> Any:
+        attempts.append(call)
+        if len(attempts) == attempt:
+            with ThreadPoolExecutor(1) as other:
+                other.submit(call.cancel).result(10)
+        return start(call, now, timeout)
+
+    monkeypatch.setattr(Outgoing, "start", cancelled_meanwhile)
+    with channel(mesh, "orders") as orders:
+        call = OrdersStub(orders).Charge.future(ASKED)
+        call.add_done_callback(lambda _: ended.set())
+        assert ended.wait(10)
+        assert call.cancelled()
+    assert (mesh.in_flight, caplog.text) == (0, "")
 
 
 def test_a_call_that_waits_for_an_endpoint_is_let_go_when_its_channel_is_closed() -> None:

@@ -24,7 +24,9 @@ class Channels:
     def __init__(self, *, quiet: bool = True) -> None:
         self.made: list[str] = []
         self.closed: list[str] = []
-        self.all: SubChannels[str] = SubChannels(self._make, self.closed.append, ValueError("closed"), quiet=quiet)
+        self.all: SubChannels[str] = SubChannels(
+            self._make, self.closed.append, lambda: ValueError("closed"), quiet=quiet
+        )
 
     def _make(self, endpoint: Endpoint) -> str:
         self.made.append(endpoint.target)
@@ -107,8 +109,12 @@ def test_no_channel_is_made_after_the_end() -> None:
     channels, callee = Channels(), KnownMesh(A).service
     channels.to(A, callee, 0.0)
     assert channels.all.drain() == ["127.0.0.1:1"]
-    with pytest.raises(ValueError, match="closed"):
-        channels.to(A, callee, 0.0)
+    told = []
+    for _ in range(2):
+        with pytest.raises(ValueError, match="closed") as raised:
+            channels.to(A, callee, 0.0)
+        told.append(raised.value)
+    assert told[0] is not told[1], "an error of its own for each caller"
 
 
 def test_grpc_is_still_while_the_process_forks_and_the_child_makes_channels_of_its_own() -> None:

@@ -35,6 +35,7 @@ def test_anything_else_is_refused_with_what_was_expected(authority: str) -> None
         ("next", "mesh://orders/v1/next"),
         ("mesh://payments/v1", "mesh://payments/v1"),
         ("https://example.org/login", "https://example.org/login"),
+        ("http://[bad/", "http://[bad/"),
     ],
 )
 def test_a_redirect_to_the_service_itself_stays_in_the_mesh(location: str, seen: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from trimtab.errors import CircuitOpen
@@ -49,6 +50,41 @@ def test_a_generator_function_is_refused_when_it_is_guarded(mesh: FakeMesh) -> N
             TypeError, match=r"lines cannot be guarded: .* Guard what it calls, or loop over mesh\.attempts"
         ):
             mesh.guard("orders")(function)
+
+
+@pytest.mark.parametrize("policy", ["default: {}", "default: {fallback: {cache: {max_age: 1m}}}"])
+def test_the_endpoint_is_the_meshs_to_say_by_whatever_way_a_call_goes(mesh: FakeMesh, policy: str) -> None:
+    mesh.policy("orders", policy)
+
+    @mesh.guard("orders")
+    def charge(*, endpoint: object) -> object:
+        return endpoint
+
+    for call in (charge, charge.traced):  # type: ignore[attr-defined]
+        with pytest.raises(TypeError, match="multiple values for keyword argument 'endpoint'"):
+            call(endpoint="mine")
+
+
+def test_a_service_that_is_forgotten_while_it_is_discovered_is_not_remembered(mesh: FakeMesh) -> None:
+    callee = mesh._engine.discover("orders")
+    mesh.unsubscribe("orders")
+    mesh._engine.remember("orders", None, callee)
+    with mesh.pick("orders") as pick:
+        assert pick.call.pipeline is not callee.pipeline("")
+    assert mesh.callee("orders") is not callee
+
+
+def test_threads_that_call_and_one_that_changes_the_mesh_do_not_wait_for_each_other(mesh: FakeMesh) -> None:
+    mesh.policy("orders", "default: {breaker: {scope: service, open_when: 1 in a row}}")
+    with mesh._engine.lock, ThreadPoolExecutor(1) as other:
+
+        def fail() -> None:
+            with mesh.pick("orders") as pick:
+                pick.done(False)
+
+        other.submit(fail).result(10)
+    with pytest.raises(CircuitOpen):
+        mesh.pick("orders")
 
 
 def test_attempts_wait_in_virtual_time(mesh: FakeMesh) -> None:

@@ -235,7 +235,7 @@ class _Work:
         if call.abort is not None:
             raise FaultInjected(call.abort.condition)
         if self._guarded.takes_endpoint:
-            return self._guarded.function(*self._args, **{**self._kwargs, "endpoint": call.endpoint})
+            return self._guarded.function(*self._args, endpoint=call.endpoint, **self._kwargs)
         return self._guarded.function(*self._args, **self._kwargs)
 
 

@@ -10,8 +10,11 @@ IDLE = 60.0
 SWEEP = 10.0
 
 
+_NOBODYS = Tally()
+
+
 class InUse:
-    """The connections to one address, in use as long as a call that was sent there is in flight.
+    """The connections to one address, in use as long as any call to the endpoint is in flight, over them or not.
 
     That the endpoint's tally knows anyway: a count of its own would be one thing more to do at the end of every call. Services
     that share an address have a tally each. Not thread-safe: who makes, uses and gives up connections has a lock for it.
@@ -24,19 +27,18 @@ class InUse:
 
     def __init__(self) -> None:
         self.used_at = 0.0
-        self.tally: Tally | None = None
+        self.tally = _NOBODYS
         self._others: list[Tally] = []
 
     def share(self, tally: Tally) -> None:
         """A call is sent there that another tally counts than the one before."""
-        held = self._others if self.tally is None else [*self._others, self.tally]
-        self._others = [other for other in held if other.in_flight and other is not tally]
+        self._others = [other for other in (*self._others, self.tally) if other.in_flight and other is not tally]
         self.tally = tally
 
     @property
     def in_use(self) -> bool:
         """A call is in flight."""
-        return self.tally is not None and any(tally.in_flight for tally in (self.tally, *self._others))
+        return any(tally.in_flight for tally in (self.tally, *self._others))
 
     def idle(self, now: float) -> bool:
         """Nobody uses them, and nobody did for a while."""

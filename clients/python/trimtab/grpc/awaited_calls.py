@@ -448,7 +448,7 @@ class UnaryUnaryCall(_SingleAnswer, _aio.UnaryUnaryCall):  # type: ignore[misc]
             self._inner = inner = stub(
                 self.request,
                 timeout=None if call.until is None else call.until - now,
-                metadata=self.metadata or channel.unsaid,
+                metadata=self.metadata,
                 credentials=self.credentials,
                 compression=self.compression,
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -31,22 +31,6 @@ class Calls(Protocol):
         ...
 
 
-class _NoMetadata(_aio.Metadata):  # type: ignore[misc]
-    """What a call bears that has no metadata, for all of them. Where it is given none gRPC makes one for each."""
-
-    def __bool__(self) -> bool:
-        return True
-
-    def __len__(self) -> int:
-        return 0
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(())
-
-
-_NO_METADATA = _NoMetadata()
-
-
 class AsyncMeshChannel(_aio.Channel):  # type: ignore[misc]
     """A channel to a service, for one loop. Use ``channel`` to make one."""
 
@@ -57,19 +41,17 @@ class AsyncMeshChannel(_aio.Channel):  # type: ignore[misc]
         namespace: str | None,
         make: Callable[[Endpoint], grpc.aio.Channel],
         idempotent: Collection[str],
-        intercepted: bool,
+        told_apart: bool,
     ) -> None:
         self._mesh = mesh
         self.known = mesh.known
         self.service = service
         self.namespace = namespace
-        self._methods = Methods(idempotent, told_apart=not intercepted)
-        # Interceptors may add to the metadata that they are shown.
-        self.unsaid = None if intercepted else _NO_METADATA
+        self._methods = Methods(idempotent, told_apart=told_apart)
         self._closing: set[asyncio.Task[None]] = set()
         self.preparations: set[asyncio.Task[None]] = set()
         self.subchannels: SubChannels[grpc.aio.Channel] = SubChannels(
-            make, self._close_soon, grpc.aio.UsageError("Channel is closed."), quiet=False
+            make, self._close_soon, lambda: grpc.aio.UsageError("Channel is closed."), quiet=False
         )
 
     async def callee(self, service: str = "") -> Callee:
@@ -244,11 +226,11 @@ def channel(
         if trust is None and is_secure(endpoint):
             trust = grpc.ssl_channel_credentials()
         if trust is None:
-            return grpc.aio.insecure_channel(endpoint.target, arguments, compression, interceptors)
-        return grpc.aio.secure_channel(endpoint.target, trust, arguments, compression, interceptors)
+            return grpc.aio.insecure_channel(endpoint.target, arguments, compression, interceptors=interceptors)
+        return grpc.aio.secure_channel(endpoint.target, trust, arguments, compression, interceptors=interceptors)
 
     # What interceptors add to the metadata of an attempt, as a user's token, is seen by nobody here.
-    return AsyncMeshChannel(mesh, service, namespace, make, frozenset(idempotent), bool(interceptors))
+    return AsyncMeshChannel(mesh, service, namespace, make, frozenset(idempotent), told_apart=not interceptors)
 
 
 def _connectivity(state: ServiceState) -> grpc.ChannelConnectivity:

@@ -57,7 +57,7 @@ class MeshChannel(_grpc.Channel):  # type: ignore[misc]
         self.own: Callable[[], Callee] = partial(mesh.callee, service, namespace)
         self._methods = Methods(idempotent)
         self.subchannels: SubChannels[grpc.Channel] = SubChannels(
-            make, _close, ValueError("Cannot invoke RPC on closed channel!"), quiet=True
+            make, _close, lambda: ValueError("Cannot invoke RPC on closed channel!"), quiet=True
         )
         self.alarms = Alarms()
         self.live: weakref.WeakSet[Background] = weakref.WeakSet()

@@ -12,6 +12,7 @@ from trimtab.calling.drive import block, words
 from trimtab.core.calling.call import Call
 from trimtab.core.calling.observed import Dispatch
 from trimtab.core.calling.pipeline import MAX_UNSENT
+from trimtab.core.endpoints import Tally
 from trimtab.core.orca import LoadReport
 from trimtab.discovery import Callee
 from trimtab.grpc.feed import AsyncFeed, Drawn, Feed, feed
@@ -107,7 +108,7 @@ class Outgoing:
     def start(self, now: float, timeout: float | None) -> Any:
         """Begin an attempt, which gRPC ends after ``timeout`` seconds."""
         call, method, metadata = self.call, self.method, self.metadata
-        assert call.endpoint is not None and call.tally is not None
+        assert call.endpoint is not None
         if priority := call.pipeline.priority or self.marks.priority:
             metadata = with_priority(metadata, priority)
         if self.marks.mirrored:
@@ -115,7 +116,8 @@ class Outgoing:
         dispatch = call.dispatch
         if dispatch is not None and dispatch.headers:
             metadata = with_headers(metadata, dispatch.headers)
-        sub = self.subchannels.to(call.endpoint, call.tally, self.callee, now)
+        # None: given up meanwhile by another thread, and cancelled as soon as it is under way.
+        sub = self.subchannels.to(call.endpoint, call.tally or Tally(), self.callee, now)
         stub = sub.stubs.get(method)
         if stub is None:
             stub = self.subchannels.stub(sub, method)

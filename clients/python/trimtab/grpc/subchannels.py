@@ -56,18 +56,20 @@ def address_of(endpoint: Endpoint) -> tuple[str, int, str | None]:
 class SubChannels(Generic[C]):
     """The channels of one mesh channel. Thread-safe.
 
-    ``close`` closes one, at once or soon; ``closed``: what is raised when all are. A process that forks closes the idle ones
-    first when ``quiet`` is true, as gRPC should be still while it forks. A forked child makes channels of its own.
+    ``close`` closes one, at once or soon; ``closed`` makes what is raised when all are. A process that forks first closes those
+    to endpoints that no call is in flight to, when ``quiet`` is true, as gRPC should be still while it forks. A forked child
+    makes channels of its own.
     """
 
     def __init__(
-        self, make: Callable[[Endpoint], C], close: Callable[[C], None], closed: Exception, *, quiet: bool
+        self, make: Callable[[Endpoint], C], close: Callable[[C], None], closed: Callable[[], Exception], *, quiet: bool
     ) -> None:
         self._make = make
         self._closed = closed
         self._close = close
         self._quiet = quiet
-        self._lock = threading.Lock()
+        # Making a channel may run what the garbage collector ends, and a signal's handler may call: on this very thread.
+        self._lock = threading.RLock()
         self._open: dict[Hashable, SubChannel[C]] = {}
         self._sweep_at = 0.0
         self._abandoned: list[dict[Hashable, SubChannel[C]]] = []
@@ -87,7 +89,7 @@ class SubChannels(Generic[C]):
             sub = self._open.get(address)
             if sub is None:
                 if self.closed:
-                    raise self._closed
+                    raise self._closed()
                 sub = self._open[address] = SubChannel(address, self._make(endpoint))
             sub.used_at = now
             if sub.tally is not tally:
@@ -143,6 +145,6 @@ class SubChannels(Generic[C]):
 
     def after_fork_in_child(self) -> None:
         """Leave the parent's channels alone: even to destroy one would speak on its connection."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._abandoned.append(self._open)
         self._open = {}

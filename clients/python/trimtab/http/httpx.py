@@ -186,8 +186,6 @@ class _Shape:
 class HttpxExchange(Exchange):
     """A request of httpx or httpx2. Subclasses send it, and wait, in their way."""
 
-    url = ""
-
     def __init__(self, shape: _Shape, request: Any) -> None:
         self.shape = shape
         self.request = request

@@ -39,7 +39,8 @@ class Pools(Generic[T]):
         self.make = make
         self.given_up: list[T] = []
         self._scheme = scheme
-        self._lock = threading.Lock()
+        # Making a pool may run what the garbage collector ends, and a signal's handler may call: on this very thread.
+        self._lock = threading.RLock()
         self._slots: dict[Hashable, Slot[T]] = {}
         self._sweep_at = 0.0
         tell_of_forks(self)
@@ -81,4 +82,4 @@ class Pools(Generic[T]):
 
     def after_fork_in_child(self) -> None:
         """Speak on none of the parent's connections, and drop them without a word on the wire."""
-        self._lock, self._slots, self.given_up = threading.Lock(), {}, []
+        self._lock, self._slots, self.given_up = threading.RLock(), {}, []

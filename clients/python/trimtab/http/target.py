@@ -47,11 +47,14 @@ def mesh_location(location: str, url: str) -> str:
     """The ``Location`` of an answer to ``url`` (a mesh URL), so that following it stays in the mesh.
 
     Servers build absolute redirects from the Host header, as ``http://orders/v1/``, which names nothing outside of the
-    mesh. A redirect to another host is left alone.
+    mesh. A redirect to another host is left alone, and so is what is no URL: the library says so to who follows it.
     """
     authority = urlsplit(url).netloc.rpartition("@")[2]
-    # urljoin knows http, not mesh: resolve there and come back.
-    resolved = urlsplit(urljoin(urlunsplit(urlsplit(url)._replace(scheme="http")), location))
+    try:
+        # urljoin knows http, not mesh: resolve there and come back.
+        resolved = urlsplit(urljoin(urlunsplit(urlsplit(url)._replace(scheme="http")), location))
+    except ValueError:
+        return location
     if resolved.scheme in ("http", "https") and resolved.netloc.lower() == authority.lower():
         return urlunsplit(resolved._replace(scheme=SCHEME))
     return location

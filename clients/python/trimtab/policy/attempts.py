@@ -38,7 +38,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenThrottle:
-    """gRFC A6's retry throttle: a failure in ``on`` costs a token, a success earns ``ratio``; retries need more than half."""
+    """gRFC A6's throttle: what may be tried again costs a token, a success earns ``ratio``; retries need more than half."""
 
     tokens: float = form(Number(1, 1000), 10.0, "Tokens at the start, and at most.")
     ratio: float = form(Number(0.001, 10), 0.1, "Tokens earned by a success.")

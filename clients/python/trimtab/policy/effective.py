@@ -6,6 +6,7 @@ Each section is decided on its own, by the first layer that fits the call and sa
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from trimtab.policy.builtin import BUILT_IN
@@ -69,21 +70,41 @@ def layers(service: ServicePolicy | None, namespace: ServicePolicy | None) -> tu
 def forebears(layers: Iterable[Layer], before: Iterable[Layer]) -> dict[Origin, Origin]:
     """Where the layers stood ``before``, for those that did: a route for the same calls may have got another place.
 
-    A route whose match is new to its document is the one that stood in its place, unless that one is elsewhere now.
+    Of several for the same calls it is the one that said the most of the same sections. A route whose match is new to its
+    document is the one that stood in its place, unless that one is elsewhere now.
     """
-    places: dict[tuple[str, Match | None], list[Origin]] = {}
-    for layer in before:
-        places.setdefault((layer.origin.document, layer.match), []).append(layer.origin)
+    stood, stand = _by_match(before), _by_match(layers)
     found: dict[Origin, Origin] = {}
     others: list[Origin] = []
-    for layer in layers:
-        if same := places.get((layer.origin.document, layer.match)):
-            found[layer.origin] = same.pop(0)
-        else:
-            others.append(layer.origin)
-    left = {origin for origins in places.values() for origin in origins}
+    for match, now in stand.items():
+        then = stood.get(match, [])
+        if len(now) > 1 or len(then) > 1:
+            # Those that have the most in common first.
+            now = sorted(now, key=lambda layer: -max((_common(layer, each) for each in then), default=0))
+        for layer in now:
+            if then:
+                same = max(then, key=partial(_common, layer)) if len(then) > 1 else then[0]
+                then.remove(same)
+                found[layer.origin] = same.origin
+            else:
+                others.append(layer.origin)
+    left = {layer.origin for same in stood.values() for layer in same}
     found.update((origin, origin) for origin in others if origin in left)
     return found
+
+
+def _by_match(layers: Iterable[Layer]) -> dict[tuple[str, Match | None], list[Layer]]:
+    found: dict[tuple[str, Match | None], list[Layer]] = {}
+    for layer in layers:
+        found.setdefault((layer.origin.document, layer.match), []).append(layer)
+    return found
+
+
+def _common(one: Layer, other: Layer) -> int:
+    """How many sections both say."""
+    return sum(
+        getattr(one.sections, name) is not None and getattr(other.sections, name) is not None for name in SECTIONS
+    )
 
 
 def resolve(layers: Iterable[Layer], request: Request) -> dict[str, Effective]:

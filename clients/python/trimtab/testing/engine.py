@@ -61,6 +61,9 @@ class FakeEngine(Engine):
         """What lets calls into a service, by the fake mesh's clock."""
         return Gate(name, policies, self.wake, random.Random(f"{self._seed} {name}"), self.clock)
 
+    def _circuit_changed(self) -> None:
+        """Nobody is told. What is posted here is done at once, and other threads may hold the two locks the other way round."""
+
     def new_stream(self, session: Session) -> Stream:
         """A stream to the registry."""
         return _FakeStream(self.settings, session, self, self.registry, self.clock, self.lock)

@@ -61,7 +61,8 @@ class Balancer:
         """Go on from what another one found out of the endpoints: a change of how to balance makes nobody new, or well."""
         if self.outlier is not None and before.outlier is not None:
             self.outlier.take_over(before.outlier)
-            self._told = self.ejected
+        # Whom other settings let back is told of, when the picker is built.
+        self._told = before.ejected or self.ejected
         if self.loads is not None and before.loads is not None:
             self.loads.take_over(before.loads)
         warms = self.balance.slow_start is not None and before.balance.slow_start is not None
@@ -70,7 +71,7 @@ class Balancer:
         stays = self.balance.algorithm == before.balance.algorithm == "pick_first"
         if stays:
             self._favourites = before._favourites.copy()
-        if self.ejected or self.loads is not None or warms or stays:
+        if self.ejected or before.ejected or self.loads is not None or warms or stays:
             self._follow(self._state, now)
             self._build(now)
         else:

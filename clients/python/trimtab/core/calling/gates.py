@@ -57,6 +57,10 @@ class RateGate:
         wait = self.limiter.admit(now)
         if wait < 0.0:
             raise _rate_limited(call, -wait)
+        if wait > 0.0 and not self.waits:
+            # The limiter waits since a moment ago, by rules that are not this call's.
+            self.limiter.refund(now + wait, now)
+            raise _rate_limited(call, wait)
         call.turn = now + wait
         return wait
 
@@ -85,9 +89,13 @@ class KeyedRateGate:
 
     def enter(self, call: Call, now: float) -> float:
         """Returns the wait for the call's turn. Raises RateLimited."""
-        wait = self.limiter.admit(self._key(call), now)
+        key = self._key(call)
+        wait = self.limiter.admit(key, now)
         if wait < 0.0:
             raise _rate_limited(call, -wait)
+        if wait > 0.0 and not self.waits:
+            self.limiter.refund(key, now + wait, now)
+            raise _rate_limited(call, wait)
         call.turn = now + wait
         return wait
 

@@ -53,6 +53,7 @@ class Copies:
         self._sent = [self.first]
         self.under_way = {self.first}  # those without an answer
         self._last = self.first  # of those that failed
+        self._last_tally = self.first.tally
 
     @property
     def due(self) -> float | None:
@@ -117,9 +118,9 @@ class Copies:
         pipeline, hedging = self._pipeline, self._hedging
         with pipeline._lock:
             self._learn(copy, outcome, error, now)
+            self._last, self._last_tally = copy, copy.tally
             pipeline._end(copy, now)
             self.under_way.discard(copy)
-            self._last = copy
             deadline = self._whole.deadline
             if not outcome.sent and len(self._sent) < MAX_UNSENT and (deadline is None or now < deadline):
                 self._unsent = True
@@ -131,9 +132,15 @@ class Copies:
                 self.enough()
 
     def exhausted(self, now: float) -> None:
-        """All are over: what the last one failed with is what the call comes to."""
+        """All are over: what the last one failed with is what the call comes to.
+
+        It is in flight again, as long as its caller reads the answer that was one.
+        """
         with self._pipeline._lock:
             self._settle(self._last, now)
+            tally = self._whole.tally = self._last_tally
+            if tally is not None:
+                tally.in_flight += 1
 
     def cancelled(self, error: str, now: float) -> None:
         """The caller gave the call up, unless it is settled."""

@@ -429,6 +429,7 @@ class Pipeline:
             self._learn(call, CANCELLED, now)
             self.statistics.extra -= 1
             call.endpoint = None
+            call.local = False
         else:
             return
         call.outcome = CANCELLED

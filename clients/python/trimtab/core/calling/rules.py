@@ -113,8 +113,7 @@ class Rules:
             service.policy if service is not None else None, namespace.policy if namespace is not None else None
         )
         self._forebears = forebears(self._layers, before._layers if before is not None else ())
-        # Where only methods matter, what calls asked for is composed below, and left aside by nobody.
-        self._aside = self._left_aside(before) if before is not None and before.needs_request else {}
+        self._aside = self._left_aside(before) if before is not None else {}
         self._chooser = Chooser(self._layers, caller.name)
         self._pipelines: dict[tuple[int, ...], Pipeline] = {}
         self.by_method: dict[str, Pipeline] = {}
