@@ -200,6 +200,7 @@ class Interceptor(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc]
 
     async def intercept_unary_unary(self, go_on: Any, details: Any, request: Any) -> Any:
         self.seen.append(details.method)
+        details.metadata.add("traceparent", "00-1")
         if self._breaks:
             raise LookupError("the interceptor's own")
         return await go_on(details, request)
@@ -229,8 +230,10 @@ async def test_instrumentation_that_adds_interceptors_to_every_channel_sees_call
 
     monkeypatch.setattr(grpc.aio, "insecure_channel", instrumented)
     async with channel(AsyncKnownMesh(endpoint_at(shop.port)), "orders") as orders:
-        assert (await OrdersStub(orders).Charge(ASKED)).value == "a 42"
-    assert len(interceptor.seen) == 1
+        for _ in range(3):
+            assert (await OrdersStub(orders).Charge(ASKED)).value == "a 42"
+    assert len(interceptor.seen) == 3
+    assert ["traceparent" in seen.metadata for seen in shop.seen] == [True] * 3
 
 
 async def test_an_interceptor_that_breaks_is_not_held_against_the_callee(shop: Shop) -> None:

@@ -20,7 +20,7 @@ from trimtab.discovery import Callee, has_endpoint
 from trimtab.errors import MeshClosed, NoEndpoints, TrimtabError
 from trimtab.grpc.copies import AwaitedCopies, CopyFailed
 from trimtab.grpc.failures import AioCallFailed, failure
-from trimtab.grpc.meaning import Status
+from trimtab.grpc.meaning import NO_METADATA, Status
 from trimtab.grpc.unattended import OK, TOO_LATE, Unattended
 
 if TYPE_CHECKING:
@@ -448,7 +448,7 @@ class UnaryUnaryCall(_SingleAnswer, _aio.UnaryUnaryCall):  # type: ignore[misc]
             self._inner = inner = stub(
                 self.request,
                 timeout=None if call.until is None else call.until - now,
-                metadata=self.metadata,
+                metadata=self.metadata or (None if sub.intercepted else NO_METADATA),
                 credentials=self.credentials,
                 compression=self.compression,
             )

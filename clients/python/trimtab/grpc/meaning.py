@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import grpc
@@ -99,6 +99,22 @@ def injected(outcome: Outcome) -> Status:
     else:
         code = grpc.StatusCode[condition]
     return Status(code, "injected by the service's policy")
+
+
+class _NoMetadata(grpc.aio.Metadata):
+    """What an awaited call bears that has no metadata, one for all where nobody adds any. gRPC would make one for each."""
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __len__(self) -> int:
+        return 0
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+
+NO_METADATA = _NoMetadata()
 
 
 def with_priority(metadata: Entries | None, priority: str) -> Any:

@@ -29,14 +29,19 @@ OPTIONS = {
 
 
 class SubChannel(InUse, Generic[C]):
-    """The channel to one endpoint. ``stubs`` are its methods, as gRPC calls them."""
+    """The channel to one endpoint. ``stubs`` are its methods, as gRPC calls them.
 
-    __slots__ = ("address", "callee", "channel", "endpoint", "stubs")
+    ``intercepted``: somebody may add to the metadata of its calls.
+    """
+
+    __slots__ = ("address", "callee", "channel", "endpoint", "intercepted", "stubs")
 
     def __init__(self, address: Hashable, channel: C) -> None:
         super().__init__()
         self.address = address
         self.channel = channel
+        # Instrumentation gives interceptors to channels that we made without. Where it cannot be told, there are some.
+        self.intercepted = bool(getattr(channel, "_unary_unary_interceptors", True))
         self.stubs: dict[Method, Any] = {}
         self.callee: Callee
         self.endpoint: Endpoint

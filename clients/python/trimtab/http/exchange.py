@@ -137,8 +137,6 @@ class Exchange(ABC):
             call = pipeline.begin(pipeline.now(), method, inherited.get(), harmless, headers=headers)
         else:
             call = pipeline.begin(pipeline.now(), method, inherited.get(), harmless)
-        if not self.repeatable:
-            call.once = True
         return call
 
     def told(self, error: Exception) -> Exception:
@@ -196,6 +194,8 @@ async def through(
                     return answer
         elif pipeline.mirroring is not None and instead_of is None and exchange.repeatable:
             mirror(pipeline.mirroring, pipeline.crew, exchange, partial(_copy, exchange, target, find))
+        if not exchange.repeatable:
+            call.once = True
         answer = await run(pipeline, call, exchange, failure, answer)
     except MeshClosed:
         raise

@@ -24,7 +24,7 @@ from trimtab.calling.drive import Awaiting, Blocking, block
 from trimtab.core.calling.call import Call
 from trimtab.core.calling.fallbacks import Fallbacks
 from trimtab.core.calling.pipeline import Pipeline
-from trimtab.core.retrying.conditions import Outcome
+from trimtab.core.retrying.conditions import OK, Outcome
 from trimtab.errors import DeadlineExceeded, MeshClosed, NoEndpoints, TrimtabError
 from trimtab.http.body import AsyncBody, Body
 from trimtab.http.exchange import Answer, Exchange, through
@@ -44,6 +44,7 @@ READ_TIMEOUT = 5.0
 # before its server closes it under a request.
 KEEPALIVE_EXPIRY = 1.5
 
+_made = tuple.__new__
 _TIMEOUT = TIMEOUT_HEADER.encode()
 _PHASES = ("connect", "read", "write", "pool")
 _NO_TIMEOUTS: dict[str, float | None] = {}
@@ -207,7 +208,8 @@ class HttpxExchange(Exchange):
 
     def judge(self, answer: Any) -> Outcome:
         """By its status."""
-        return judge(answer.status_code, answer.headers)
+        status = answer.status_code
+        return OK if status < 400 else judge(status, answer.headers)
 
     def status(self, answer: Any) -> str:
         """Its status."""
@@ -291,8 +293,10 @@ class HttpxExchange(Exchange):
                     given = {**given, phase: timeout}
             if given is not held:
                 extensions = {**extensions, "timeout": given}
-        url = _WireURL(slot.scheme, slot.host, slot.port, request.url.raw_path)
-        return slot.pool, _WireRequest(request.method, url, _WireHeaders(raw), request.stream, extensions)
+        # What the constructors of named tuples do, without their calls.
+        url = _made(_WireURL, (slot.scheme, slot.host, slot.port, request.url.raw_path))
+        headers = _made(_WireHeaders, (raw,))
+        return slot.pool, _made(_WireRequest, (self.method, url, headers, request.stream, extensions))
 
     def injected(self, outcome: Outcome) -> Any:
         """What a fault that the policy asks for looks like."""
