@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from trimtab.core.calling.balancer import Balancer
 from trimtab.core.calling.call import Call
 from trimtab.core.calling.rules import Release
 from trimtab.core.retrying.conditions import Outcome
@@ -263,3 +265,15 @@ def test_of_two_routes_for_the_same_calls_each_is_known_again_by_what_it_says(or
     prepare(orders, "{}", 9, after.format(*routes))()
     with pytest.raises(RateLimited):
         begin(orders)
+
+
+def test_changes_of_policy_leave_no_pickers_behind(orders: Callee) -> None:
+    def pickers() -> int:
+        gc.collect()
+        return sum(isinstance(each, Balancer) for each in gc.get_objects())
+
+    first = pickers()
+    for seconds in range(10, 15):
+        enact(orders, f"balance: {{algorithm: p2c, error_penalty: {seconds}s}}", seconds)
+        begin(orders)
+        assert pickers() == first + 1, "those in force, and those before"

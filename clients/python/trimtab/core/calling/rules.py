@@ -113,7 +113,12 @@ class Rules:
             service.policy if service is not None else None, namespace.policy if namespace is not None else None
         )
         self._forebears = forebears(self._layers, before._layers if before is not None else ())
-        self._aside = self._left_aside(before) if before is not None else {}
+        # Whether all that calls ever asked for is composed below. Then nothing is left aside, which would be kept with its
+        # endpoints of long ago.
+        self._whole: bool = before is None or (
+            before._whole and not before.needs_request and len(before.by_method) <= _READY
+        )
+        self._aside = self._left_aside(before) if before is not None and not self._whole else {}
         self._chooser = Chooser(self._layers, caller.name)
         self._pipelines: dict[tuple[int, ...], Pipeline] = {}
         self.by_method: dict[str, Pipeline] = {}
