@@ -63,6 +63,8 @@ def applied(town: Town, directory: Path, default: str) -> int:
 def test_an_applied_limit_holds_for_the_next_call_at_either_replica(town: Town, instance: int, tmp_path: Path) -> None:
     with shopper(town, 0) as first, shopper(town, 1) as second:
         for mesh in (first, second):
+            # Registered at one replica a moment ago: the other one has it as soon as its watch does.
+            mesh.wait_ready("orders", timeout=10)
             with mesh.http_client() as http:
                 assert http.get("mesh://orders/").extensions["trimtab"].policy == 0
         applied(town, tmp_path, "{limit: {rate: 1/h}}")
